@@ -1,1 +1,34 @@
-"""archrank.grammar"""
+"""Search spaces as grammars: one sentence of a Lark file is one candidate. No torch; Lark loads with the
+first file.
+"""
+
+from __future__ import annotations
+
+from archrank.grammar.arithmetic import number
+from archrank.grammar.derivation import Derivation
+from archrank.grammar.encoding import Slot
+from archrank.grammar.errors import EmptySpaceError, Lint, SpaceError
+from archrank.grammar.loading import load, loads
+from archrank.grammar.modules import match_modules
+from archrank.grammar.nearest import nearest
+from archrank.grammar.reader import shipped
+from archrank.grammar.sites import Adapter, Site
+from archrank.grammar.space import Cost, Space
+
+__all__ = [
+    "Adapter",
+    "Cost",
+    "Derivation",
+    "EmptySpaceError",
+    "Lint",
+    "Site",
+    "Slot",
+    "Space",
+    "SpaceError",
+    "load",
+    "loads",
+    "match_modules",
+    "nearest",
+    "number",
+    "shipped",
+]

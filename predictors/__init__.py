@@ -1,1 +1,20 @@
-"""archrank.predictors"""
+"""Device models: what a workload costs in milliseconds and bytes on hardware that is not here. No torch.
+
+A device is one TOML file under `devices/`; its file name is the registry.
+"""
+
+from archrank.predictors.device import Device, Prediction, available, load, summary
+from archrank.predictors.profile import DTYPES, DeviceError, Profile
+from archrank.predictors.table import workload
+
+__all__ = [
+    "DTYPES",
+    "Device",
+    "DeviceError",
+    "Prediction",
+    "Profile",
+    "available",
+    "load",
+    "summary",
+    "workload",
+]

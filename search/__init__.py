@@ -1,1 +1,1 @@
-"""archrank.search"""
+"""The job: configuration, the ask/tell study over an append-only log, strategies, phases, exports, report, the command line."""

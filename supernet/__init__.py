@@ -1,1 +1,32 @@
-"""archrank.supernet"""
+"""Weight sharing over a pretrained base: elastic adapters, rank policies, training, evaluation, export. Imports torch when used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from archrank.supernet import policies as policies
+    from archrank.supernet.evaluation import evaluation_methods
+    from archrank.supernet.net import Config, Elastic, elastic
+    from archrank.supernet.subnetwork import SubNetwork
+    from archrank.supernet.tracing import workload
+
+__all__ = ["Config", "Elastic", "SubNetwork", "elastic", "evaluation_methods", "policies", "workload"]
+
+_HOME = {
+    "Config": "net",
+    "Elastic": "net",
+    "elastic": "net",
+    "evaluation_methods": "evaluation",
+    "SubNetwork": "subnetwork",
+    "workload": "tracing",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in ("policies", "adapters"):
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"archrank.supernet has no {name!r}; there are: {', '.join(__all__)}")

@@ -1,3 +1,44 @@
-"""archrank: neural architecture and rank search. Light: nothing heavy loads before it is used."""
+"""archrank: neural architecture and rank search.
+
+A space file defines the candidates, a weight-sharing supernet and a device model price them, a strategy searches, a Pareto front comes home. This module
+is light: a name loads what it needs when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from archrank import grammar as grammar
+    from archrank import kernels as kernels
+    from archrank import predictors as predictors
+    from archrank import search as search
+    from archrank import spaces as spaces
+    from archrank import supernet as supernet
+    from archrank.search.api import open_run as open
+    from archrank.search.api import run as run
+    from archrank.search.study import Study as Study
 
 __version__ = "0.1.0"
+__all__ = ["Study", "__version__", "grammar", "kernels", "open", "predictors", "run", "search", "spaces", "supernet"]
+
+_ATTRIBUTES = {
+    "run": ("archrank.search.api", "run"),
+    "open": ("archrank.search.api", "open_run"),
+    "Study": ("archrank.search.study", "Study"),
+}
+_PACKAGES = ("grammar", "kernels", "predictors", "search", "spaces", "supernet")
+
+
+def __getattr__(name: str) -> object:
+    if name in _ATTRIBUTES:
+        module, attribute = _ATTRIBUTES[name]
+        return getattr(import_module(module), attribute)
+    if name in _PACKAGES:
+        return import_module(f"archrank.{name}")
+    raise AttributeError(f"archrank has no {name!r}; there are: {', '.join(__all__)}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,368 @@
+"""A search space: the sentences of a file, under its bounds, for one base where it adapts one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from archrank.grammar.analysis import Facts
+from archrank.grammar.derivation import Derivation
+from archrank.grammar.encoding import SiteEncoding, Slot, TreeEncoding
+from archrank.grammar.errors import EmptySpaceError, Lint, Place
+from archrank.grammar.model import Grammar
+from archrank.grammar.site_space import Sites
+from archrank.grammar.sites import Adapter, Site, SiteOption, bound_sites, dropped
+from archrank.grammar.skeleton import Skeleton, skeleton
+from archrank.grammar.trees import Trees
+
+Range = tuple[float | None, float | None]
+_BYTES_PER_WEIGHT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a sentence adds: weights, FLOPs (2 × multiply-adds) per row, bytes of the weights in fp32."""
+
+    params: int
+    adapter_params: int
+    flops: int
+    bytes: int
+
+
+class Space:
+    """A file's sentences. Made by `load`, `loads`, `bind` and `within`; never changes.
+
+    `bounds` holds upper bounds and `floors` lower ones by name. A space of sites has to be bound to a base
+    before anything but reading its file works on it.
+    """
+
+    def __init__(
+        self, name: str, path: Path | None, text: str,
+        grammar: Grammar, facts: Facts, lints: tuple[Lint, ...],
+        bounds: Mapping[str, float], floors: Mapping[str, float], options: tuple[SiteOption, ...] = (),
+        sites: tuple[Site, ...] = (), kept: tuple[tuple[int, ...], ...] = (),
+    ) -> None:  # fmt: skip
+        self.name, self.path, self.text, self.lints = name, path, text, lints
+        self.bounds, self.floors, self.sites = dict(bounds), dict(floors), sites
+        self._grammar, self._facts, self._options, self._kept = grammar, facts, options, kept
+        self._engine: Trees | Sites | None = None
+        self._coder: SiteEncoding | TreeEncoding | None = None
+
+    def __repr__(self) -> str:
+        """Name, sites and bounds."""
+        sites = f", {len(self.sites)} sites" if self.sites else ""
+        return f"Space({self.name!r}{sites}, bounds={self.bounds})"
+
+    @property
+    def is_site_space(self) -> bool:
+        """Whether its sentences give adapters to the modules of a base."""
+        return self._grammar.site is not None
+
+    @property
+    def needs_binding(self) -> bool:
+        """Whether it is a space of sites that has not been bound to a base."""
+        return self.is_site_space and not self.sites
+
+    @property
+    def target_modules(self) -> str | None:
+        """The file's `target_modules`, None where it adapts nothing."""
+        return self._grammar.settings.target_modules
+
+    @property
+    def input(self) -> tuple[int, ...] | None:
+        """The file's default input shape."""
+        return self._grammar.settings.input
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The adapter families of a space of sites, in the file's order."""
+        return tuple(dict.fromkeys(option.family for option in self._options))
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks that a site may take in any family, ascending; () where there are none."""
+        return tuple(sorted({option.adapter.rank for option in self._options} - {0}))
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether `size()` and `enumerate()` come to an end."""
+        if self.is_site_space:
+            return True
+        trees = self.trees()
+        return trees.high is not None or trees.skeleton.order is not None
+
+    def bind(self, shapes: Mapping[str, tuple[int, int]], max_rank: int | None = None) -> Space:
+        """The space for one base: one site per module {name: (out_features, in_features)}, in the given
+        order.
+
+        Ranks above min(in, out) of a module, or above `max_rank`, are left out there; the former with a
+        remark in `lints`. Raises ValueError where a name or shape is wrong, SpaceError where no rank of a
+        family fits anywhere, EmptySpaceError where the file's bounds leave no sentence.
+        """
+        if not self.is_site_space:
+            raise ValueError(f"{self.name} adapts no base: only a file with //@ target_modules can be bound")
+        sites = bound_sites(self._grammar, shapes)
+        kept, lints = dropped(self._grammar, self._options, sites, max_rank)
+        known = [lint for lint in self.lints if lint.code != "rank-above-limit"]
+        found = Space(
+            self.name,
+            self.path,
+            self.text,
+            self._grammar,
+            self._facts,
+            (*known, *lints),
+            self.bounds,
+            self.floors,
+            self._options,
+            sites,
+            kept,
+        )
+        found._refuse_empty("the file's bounds")
+        return found
+
+    def within(
+        self,
+        *,
+        size: Range | None = None,
+        depth: Range | None = None,
+        params: Range | None = None,
+        adapter_params: Range | None = None,
+        flops: Range | None = None,
+    ) -> Space:
+        """A tightened copy: each range is (low, high), both included, None for open.
+
+        Sampling, mutation, crossover, counting and decoding keep both ends. Raises EmptySpaceError where no
+        sentence does, ValueError where a range is malformed or the space has no such cost.
+        """
+        asked = {
+            "size": size,
+            "depth": depth,
+            "params": params,
+            "adapter_params": adapter_params,
+            "flops": flops,
+        }
+        bounds, floors = dict(self.bounds), dict(self.floors)
+        for name, given in asked.items():
+            if given is None:
+                continue
+            low, high = _range(name, given)
+            if (not self.is_site_space and name not in ("size", "depth")) or (
+                self.is_site_space and name == "depth"
+            ):
+                raise ValueError(
+                    f"within({name}=…): sentences of {self.name} have no {name}; "
+                    f"{'size, params, adapter_params, flops' if self.is_site_space else 'size, depth'} are "
+                    "known"
+                )
+            if name == "depth" and low > 0:
+                raise ValueError("within(depth=…): only the upper end can be given, (None, high)")
+            bounds[name] = min(bounds.get(name, math.inf), high)
+            floors[name] = max(floors.get(name, 0.0), low)
+        bounds = {name: value for name, value in bounds.items() if math.isfinite(value)}
+        floors = {name: value for name, value in floors.items() if value > 0}
+        found = Space(
+            self.name,
+            self.path,
+            self.text,
+            self._grammar,
+            self._facts,
+            self.lints,
+            bounds,
+            floors,
+            self._options,
+            self.sites,
+            self._kept,
+        )
+        if not found.needs_binding:
+            found._refuse_empty(
+                ", ".join(f"{name} in {_shown(given)}" for name, given in asked.items() if given is not None)
+            )
+        return found
+
+    def _refuse_empty(self, asked: str) -> None:
+        engine = self._sites() if self.is_site_space else self.trees()
+        if engine.is_empty():
+            place = Place(1, 1)
+            for bound in self._grammar.settings.bounds:
+                place = bound.place
+            raise EmptySpaceError(
+                self._grammar.file, place.line, place.column, f"no sentence meets {asked}{self._possible()}"
+            )
+
+    def _possible(self) -> str:
+        """What is possible at all, for the message of an empty space."""
+        if not self.is_site_space:
+            smallest = self._facts.smallest[self._grammar.start]
+            return f"; the smallest sentence has size {smallest}"
+        low, high = self._sites().least("adapter_params")
+        return f"; adapter_params of this base lie between {low:,} and {high:,}"
+
+    def _sites(self) -> Sites:
+        if self.needs_binding:
+            raise ValueError(
+                f"{self.name} adapts a base and is not bound to one: call space.bind({{module: "
+                f"(out_features, in_features)}}) first, or give --base"
+            )
+        if self._engine is None:
+            ranges: dict[str, tuple[int, int]] = {}
+            for name in ("size", "params", "adapter_params", "flops"):
+                key = "adapter_params" if name == "params" else name
+                old = ranges.get(key, (0, 2**62))
+                low, high = (
+                    math.ceil(self.floors.get(name, 0)),
+                    math.floor(min(self.bounds.get(name, 2.0**62), 2.0**62)),
+                )
+                ranges[key] = (max(old[0], low), min(old[1], high))
+            self._engine = Sites(self._grammar, self._facts, self._options, self.sites, self._kept, ranges)
+        assert isinstance(self._engine, Sites)
+        return self._engine
+
+    def trees(self) -> Trees:
+        """The engine of a general space, made once; not part of the interface."""
+        if self._engine is None:
+            high = math.floor(self.bounds["size"]) if "size" in self.bounds else None
+            low = math.ceil(self.floors.get("size", 0))
+            self._engine = Trees(
+                self._grammar, self._facts, self._skeleton(), low, high, self._grammar.settings.uniform_size
+            )
+        assert isinstance(self._engine, Trees)
+        return self._engine
+
+    def _skeleton(self) -> Skeleton:
+        depth = math.floor(self.bounds["depth"]) if "depth" in self.bounds else None
+        found = skeleton(self._grammar, depth)
+        if found is None:
+            raise EmptySpaceError(self._grammar.file, 1, 1, f"no sentence has a depth of at most {depth}")
+        return found
+
+    def _any(self) -> Trees | Sites:
+        return self._sites() if self.is_site_space else self.trees()
+
+    def size(self) -> int:
+        """How many sentences there are within the bounds, exactly (a base of hundreds of modules whose
+        costs share no divisor: to ten digits).
+
+        Raises ValueError where there is no end of them, or where the space has to be bound first.
+        """
+        return self._any().size()
+
+    def enumerate(self) -> Iterator[Derivation]:
+        """Every sentence within the bounds once, in the file's order."""
+        return self._any().enumerate()
+
+    def sample(self, rng: np.random.Generator, n: int = 1) -> list[Derivation]:
+        """`n` independent sentences, exactly from the file's probabilities conditioned on the bounds.
+
+        Under `//@ prior size = uniform` the sizes are uniform first.
+        """
+        if n < 0:
+            raise ValueError(f"sample(n={n}): n is not negative")
+        return self._any().sample(rng, n)
+
+    def parse(self, text: str) -> Derivation:
+        """The candidate of a sentence; SpaceError at line 1, column of the token that does not fit.
+
+        The bounds are not asked for (`meets` does); a rank above a module's limit is an error.
+        """
+        return self._any().parse(text)
+
+    def meets(self, d: Derivation) -> bool:
+        """Whether a candidate keeps the bounds."""
+        return self._any().meets(self._own(d))
+
+    def log_prob(self, d: Derivation) -> float:
+        """Natural logarithm of the probability that the file's own numbers give, before any bound."""
+        return self._any().log_prob(self._own(d))
+
+    def mutate(self, d: Derivation, rng: np.random.Generator) -> Derivation:
+        """A valid neighbour within the bounds, never equal to `d`; ValueError where the space has no other
+        sentence.
+        """
+        return self._any().mutate(self._own(d), rng)
+
+    def crossover(self, a: Derivation, b: Derivation, rng: np.random.Generator) -> Derivation:
+        """A valid child within the bounds, never equal to a parent; ValueError where the space has no other
+        sentence.
+        """
+        return self._any().crossover(self._own(a), self._own(b), rng)
+
+    def cost(self, d: Derivation) -> Cost:
+        """What the sentence adds to its base. Raises ValueError in a space whose sentences have no cost of
+        their own.
+        """
+        if not self.is_site_space:
+            raise ValueError(
+                f"sentences of {self.name} have no cost: the file has neither //@ target_modules nor //@ "
+                "input"
+            )
+        _, params, flops = self._sites().totals(self._own(d).choices).tolist()
+        return Cost(params, params, flops, params * _BYTES_PER_WEIGHT)
+
+    def adapters(self, d: Derivation) -> dict[str, Adapter]:
+        """The adapter of each module, in model order; modules left alone are absent."""
+        return self._of_sites("adapters").adapters(self._own(d))
+
+    def from_ranks(self, ranks: Mapping[str, int]) -> Derivation:
+        """The candidate with these ranks; modules not named, and rank 0, are left alone.
+
+        Raises ValueError on an unknown module (near names) or a rank that is not allowed there (those that
+        are).
+        """
+        return self._of_sites("from_ranks").from_ranks(ranks)
+
+    def _of_sites(self, what: str) -> Sites:
+        if not self.is_site_space:
+            raise ValueError(f"{what}: {self.name} adapts no base")
+        return self._sites()
+
+    def _own(self, d: Derivation) -> Derivation:
+        """The derivation, where its choices can be of this space; TypeError or ValueError otherwise."""
+        if not isinstance(d, Derivation):
+            raise TypeError(f"a Derivation is needed, not {type(d).__name__}; space.parse(text) makes one")
+        count = len(self._options) if self.is_site_space else len(self._grammar.productions)
+        wrong = len(d.choices) != len(self.sites) if self.is_site_space and self.sites else not d.choices
+        if wrong or not (min(d.choices) >= 0 and max(d.choices) < count):
+            raise ValueError(f"{d!r} is not a sentence of {self.name}: parse its text there")
+        return d
+
+    def encoding(self) -> tuple[Slot, ...]:
+        """The fixed flat encoding: one categorical slot per decision; slots that a sentence does not reach
+        are ignored.
+
+        Raises ValueError where the space is unbounded or would need too many slots.
+        """
+        return self._encoder().slots
+
+    def encode(self, d: Derivation) -> list[int]:
+        """The slot values of a candidate; `decode(encode(d)) == d` for every candidate within the bounds."""
+        return self._encoder().encode(self._own(d))
+
+    def decode(self, values: Sequence[int]) -> Derivation:
+        """The candidate of slot values, always within the bounds; the same values always give the same
+        candidate.
+        """
+        return self._encoder().decode(values)
+
+    def _encoder(self) -> SiteEncoding | TreeEncoding:
+        if self._coder is None:
+            self._coder = SiteEncoding(self._sites()) if self.is_site_space else TreeEncoding(self.trees())
+        return self._coder
+
+
+def _range(name: str, given: Range) -> tuple[float, float]:
+    if len(given) != 2:
+        raise ValueError(f"within({name}={given!r}): a range is (low, high)")
+    low = 0.0 if given[0] is None else float(given[0])
+    high = math.inf if given[1] is None else float(given[1])
+    if math.isnan(low) or math.isnan(high) or low > high:
+        raise ValueError(f"within({name}={given!r}): low is at most high")
+    return low, high
+
+
+def _shown(given: Range) -> str:
+    low, high = ("any" if end is None else f"{end:,.10g}" for end in given)
+    return f"[{low}, {high}]"

@@ -1,0 +1,60 @@
+"""Who moves up: from inherited values to a short fine-tune on two seeds, from there to the full one; and where their weights lie.
+
+Inherited values rank candidates of one budget well and candidates of different budgets badly (random rank vectors rarely train the large corner), so
+promotion goes stratum by stratum and only fine-tuned values are compared across budgets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from archrank import grammar
+from archrank.search.pareto import Scale
+from archrank.search.selection import spread
+from archrank.search.strata import Strata
+from archrank.search.trial import Trial
+
+__all__ = ["RERANK_SEEDS", "Trial", "budget_edges", "rerank_steps", "to_finish", "to_rerank", "weights_of"]
+
+RERANK_SEEDS = 2
+RERANK_SHARE = 1 / 4  # of one full fine-tune: 150 of 600 steps in the pilot
+
+
+def rerank_steps(train_steps: int) -> int:
+    """Steps of the short fine-tune."""
+    return max(1, round(RERANK_SHARE * train_steps))
+
+
+def budget_edges(space: grammar.Space, shapes: Mapping[str, tuple[int, int]]) -> list[float]:
+    """Edges of the adapter-parameter strata.
+
+    The lowest holds all below half of a uniform rank 1; from there each is twice the one before, up to the dearest candidate of the space.
+    """
+    per_rank = sum(sum(shape) for shape in shapes.values())
+    top: float = sum(min(max(space.ranks), *shape) * sum(shape) for shape in shapes.values())
+    low, high = space.floors.get("adapter_params", 0.0), space.bounds.get("adapter_params", math.inf)
+    top = min(top, high)
+    bottom = max(low, min(sum(s) for s in shapes.values()))
+    first = max(bottom, per_rank / 2)
+    octaves = max(1, math.ceil(math.log2(max(2.0, top / first)) - 1e-9))
+    inner = [top / 2**k for k in range(octaves, 0, -1) if top / 2**k > bottom]
+    return [bottom, *inner, top]
+
+
+def to_rerank(trials: Sequence[Trial], strata: Strata, scale: Scale, finalists: int) -> list[Trial]:
+    """Two candidates for each finalist wanted, the strata in turn."""
+    pool = [t for t in trials if t.stage == "inherited" and t.state == "done"]
+    return spread(strata.groups(pool), 2 * finalists, scale.points, scale.reference)
+
+
+def to_finish(trials: Sequence[Trial], strata: Strata, scale: Scale, finalists: int) -> list[Trial]:
+    """The finalists, by re-ranked values, the strata in turn."""
+    pool = [t for t in trials if t.stage == "reranked" and t.state == "done"]
+    return spread(strata.groups(pool), finalists, scale.points, scale.reference)
+
+
+def weights_of(run: Path, trial: int) -> Path:
+    """The file of a fine-tuned candidate's adapters."""
+    return run / "adapters" / f"{trial}.safetensors"

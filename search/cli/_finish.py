@@ -1,0 +1,33 @@
+"""What `run` and `resume` say at the end."""
+
+from __future__ import annotations
+
+import sys
+
+from archrank.search.cli._options import print_json
+from archrank.search.results import Run
+
+__all__ = ["show_outcome"]
+
+
+def show_outcome(run: Run, *, as_json: bool) -> int:
+    """The front and where to go from here; exit code 3 when the front is empty."""
+    front = run.front()
+    if as_json:
+        print_json(
+            {
+                "run": str(run.path),
+                "seconds": round(run.seconds, 3),
+                "verdict": run.verdict,
+                "front": [t.to_json() for t in front],
+            }
+        )
+    else:
+        print(run.table(front), end="")
+        print(f"\n{run.verdict}")
+        print(f"\nreport   {run.path / 'report.html'}")
+        print(f"extract  search extract {run.path} --pick knee --as peft --out adapter/")
+    if not len(front):
+        print(f"search: nothing meets the constraints; see {run.path / 'report.html'} for what was tried", file=sys.stderr)
+        return 3
+    return 0

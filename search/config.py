@@ -1,0 +1,148 @@
+"""What a run was asked for: one record behind the flags, the TOML file and the keywords of `archrank.run`."""
+
+from __future__ import annotations
+
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from pathlib import Path
+
+from archrank.grammar import nearest
+
+__all__ = ["ConfigError", "RunConfig", "read_toml", "write_toml"]
+
+
+class ConfigError(ValueError):
+    """A flag, a key or a combination of them that cannot be run."""
+
+
+def _flag(default: object, group: str, help: str, choices: tuple[str, ...] = ()) -> typing.Any:  # noqa: A002
+    meta = {"group": group, "help": help, "choices": choices}
+    return field(default=default, metadata=meta)
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """One run. A field is a flag (`train_steps` is `--train-steps`), a TOML key and a keyword of `archrank.run`.
+
+    None means that the run chooses and writes what it chose to RUN/config.toml.
+    """
+
+    space: str = "lora_ranks"
+    base: str | None = _flag(None, "what", "model folder or hub name (default: a tiny ViT that ships with archrank)")
+    data: str | None = _flag(None, "what", "data folder, file, hub name or built-in name (default: the base's own)")
+    task: str | None = _flag(
+        None, "what", "inferred where it can be", ("image-classification", "text-classification", "causal-lm")
+    )
+    target_modules: str | None = _flag(None, "what", "all-linear, a regular expression for the full name, or suffixes: q,v")
+    columns: tuple[str, ...] = _flag((), "what", "a column's role, as text=sentence (repeatable; default: found by name)")
+    max_length: int = _flag(128, "what", "tokens kept of a text")
+    hw: tuple[str, ...] = _flag((), "for whom", "device to price for, or a .toml profile (repeatable)")
+    serve_batch: int = _flag(1, "for whom", "rows served at once")
+    serve_seq: int | None = _flag(None, "for whom", "tokens of a served row (text; default: --max-length)")
+    serve_dtype: str | None = _flag(None, "for whom", "fp32, fp16, bf16, … (default: bf16 where the device has it)")
+    deploy: str = _flag("merged", "for whom", "how the adapter is served", ("merged", "unmerged", "vllm"))
+    objective: tuple[str, ...] = _flag((), "wanted", "NAME[:min|:max] (repeatable; default: loss and adapter_params)")
+    where: tuple[str, ...] = _flag((), "wanted", '"NAME <= VALUE" (repeatable): 2M and 3.5k are numbers')
+    strategy: str = _flag("nsga2", "how", "see `search list strategies`")
+    policy: str = _flag("mixed", "how", "how ranks are drawn while the supernet trains: `search list policies`")
+    trials: int = _flag(200, "how", "candidates priced with the supernet")
+    finalists: int = _flag(8, "how", "candidates that get the full fine-tune")
+    train_steps: int | None = _flag(None, "how", "steps of one full fine-tune; the supernet trains three times as long")
+    batch_size: int | None = _flag(None, "how", "rows of a training step")
+    lr: float | None = _flag(None, "how", "peak learning rate of AdamW")
+    accumulate: int = _flag(1, "how", "parts a training batch is split into (gradient accumulation)")
+    gradient_checkpointing: bool = _flag(False, "how", "recompute activations in the backward pass: less memory, more time")
+    seed: int = _flag(0, "how", "of every random choice")
+    out: str | None = _flag(None, "where", "run folder (default: the next free runs/N)")
+    device: str = _flag("cpu", "where", "cpu, cuda, cuda:0")
+    compute_dtype: str = _flag("fp32", "where", "of the base; adapters stay fp32", ("fp32", "bf16"))
+    save_minutes: float = _flag(5.0, "where", "training time that a crash may cost")
+    max_hours: float | None = _flag(None, "where", "stop, resumable, after this long")
+
+    def __post_init__(self) -> None:
+        for name, least in _AT_LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not value >= least:
+                raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise ConfigError(f"--lr {self.lr}: must be above 0")
+        if self.save_minutes <= 0:
+            raise ConfigError(f"--save-minutes {self.save_minutes}: must be above 0")
+        for f in fields(self):
+            choices = f.metadata.get("choices", ())
+            value = getattr(self, f.name)
+            if choices and value is not None and value not in choices:
+                near = nearest(str(value), list(choices))
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ConfigError(f"--{f.name.replace('_', '-')} {value}: must be one of {', '.join(choices)}{hint}")
+
+    def with_defaults(self, given: Mapping[str, object]) -> RunConfig:
+        """A copy with the fields of `given` filled in where they are None here."""
+        return replace(self, **{k: v for k, v in given.items() if getattr(self, k) is None})  # type: ignore[arg-type]
+
+
+_AT_LEAST: dict[str, float] = {
+    "serve_batch": 1,
+    "serve_seq": 1,
+    "max_length": 2,
+    "trials": 1,
+    "finalists": 0,
+    "train_steps": 1,
+    "batch_size": 1,
+    "accumulate": 1,
+    "seed": 0,
+    "max_hours": 0,
+}
+
+
+def value_type(f: Field[typing.Any]) -> tuple[type, bool]:
+    """(type of one value, may it stand several times) of a field."""
+    hint = typing.get_type_hints(RunConfig)[f.name]
+    if typing.get_origin(hint) is tuple:
+        return typing.get_args(hint)[0], True
+    if isinstance(hint, types.UnionType):
+        hint = next(a for a in typing.get_args(hint) if a is not types.NoneType)
+    return hint, False
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """The keys of a TOML file, checked against RunConfig; ConfigError names file, key and near names."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text") from None
+    try:
+        loaded = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    return {key.replace("-", "_"): _checked(path, key, value) for key, value in loaded.items()}
+
+
+def _checked(path: Path, key: str, value: object) -> object:
+    known = {f.name: f for f in fields(RunConfig)}
+    f = known.get(key.replace("-", "_"))
+    if f is None:
+        near = nearest(key.replace("-", "_"), list(known))
+        hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(known)}"
+        raise ConfigError(f"{path}: unknown key {key!r}; {hint}")
+    kind, several = value_type(f)
+    values = value if several and isinstance(value, list) else [value]
+    numbers = (int, float) if kind is float else (kind,)
+    for v in values:
+        if not isinstance(v, numbers) or (isinstance(v, bool) and kind is not bool):
+            raise ConfigError(f"{path}: {key} = {v!r} must be {'a list of ' if several else ''}{kind.__name__}")
+    return tuple(values) if several else value
+
+
+def write_toml(config: RunConfig) -> str:
+    """The text of RUN/config.toml: all that is not None."""
+    import tomli_w
+
+    values = {f.name: getattr(config, f.name) for f in fields(config)}
+    plain = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
+    return "# archrank: `search run --config THIS` repeats the run\n" + tomli_w.dumps(plain)

@@ -1,0 +1,186 @@
+"""Takes a candidate home: writes the folder, reloads it with stock PEFT or transformers, compares, and only then says that it is there."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from archrank.search.candidates import weights_of
+from archrank.search.card import model_card
+from archrank.search.config import ConfigError
+from archrank.search.errors import ExportError
+from archrank.search.job import new_parameters
+from archrank.search.results import Run
+from archrank.search.trial import Trial
+from archrank.supernet import tasks
+from archrank.supernet.adapters.lora import LoRA
+from archrank.supernet.base import load_base
+from archrank.supernet.checkpoint import load_tensors
+from archrank.supernet.export import Home
+from archrank.supernet.net import Elastic
+from archrank.supernet.subnetwork import SubNetwork
+
+__all__ = ["Taken", "extract", "take_home", "verify"]
+
+EXACT = 1e-5  # of the largest logit: fp32 round-off of another order of additions
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+COARSE = {"fp16": 0.01, "bf16": 0.08}  # of the largest logit: what rounding every activation to 11 or 8 bits may cost
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A folder that answered as the supernet does."""
+
+    path: Path
+    form: str
+    trial: Trial
+    max_abs_diff: float
+    serving_dtype: str
+    serving_diff: float
+
+    def to_json(self) -> dict[str, object]:
+        """The document of `search extract --json`."""
+        return {
+            "path": str(self.path),
+            "as": self.form,
+            "trial": self.trial.to_json(),
+            "max_abs_diff": self.max_abs_diff,
+            "serving": {"dtype": self.serving_dtype, "max_abs_diff": self.serving_diff},
+        }
+
+    def describe(self) -> str:
+        """The same for people."""
+        values = ", ".join(f"{k} {v:.4g}" if abs(v) < 1e4 else f"{k} {v:,.0f}" for k, v in self.trial.values.items())
+        how = "transformers" if self.form == "merged" else "PEFT"
+        return (
+            f"{self.path}: trial {self.trial.id} ({self.trial.stage}) as {self.form}\n"
+            f"{values}\n"
+            f"reloaded with stock {how}: max |Δ logit| {self.max_abs_diff:.1e} in fp32, "
+            f"{self.serving_diff:.1e} in {self.serving_dtype}"
+        )
+
+
+def extract(run: Run, trial: Trial | int) -> SubNetwork:
+    """A trial's sub-network with the weights that its values were measured with; ConfigError when they are gone."""
+    if isinstance(trial, int):
+        trial = run.trial(trial)
+    if trial.state != "done":
+        raise ConfigError(f"trial {trial.id} is {trial.state} ({trial.reason or 'no reason told'}): there is nothing to extract")
+    config = run.config
+    base = load_base(config.base, config.task, label_names=run.labels, seed=config.seed)
+    head = run.path / "head.safetensors"
+    if base.new_head:
+        tensors = _read(head)
+        for i, p in enumerate(new_parameters(base)):
+            p.data.copy_(tensors[f"p{i}"])
+    own = weights_of(run.path, trial.id)
+    tensors = _read(own if trial.stage != "inherited" else run.path / "supernet.safetensors")
+    factors: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, rank in run.ranks(trial).items():
+        A, B = tensors[f"{name}.A"], tensors[f"{name}.B"]
+        factors[name] = (A[:rank].clone(), B[:, :rank].clone())
+    task = tasks.load(base.task)
+    return SubNetwork(base.model, factors, Home(base.name_or_path, task.peft_task, base.new_head, base.processor))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.exists():
+        raise ConfigError(f"{path}: is gone; without it the sub-network cannot be extracted. `search resume` the run first if it is unfinished")
+    return load_tensors(path)[0]
+
+
+def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str) -> Taken:
+    """Exports one point of the front to the folder `out`; ExportError (and no folder) when the reloaded model answers otherwise."""
+    folder = Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"--out {folder}: exists and is not an empty folder; nothing was written")
+    trial = run.pick(pick, where)
+    sub = extract(run, trial)
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        match form:
+            case "peft":
+                sub.save_pretrained(fresh)
+            case "uniform":
+                sub.save_uniform(fresh)
+            case "merged":
+                sub.save_merged(fresh)
+        exact, serving = verify(sub, fresh, form, run.config.task or "", run.config.serve_dtype or "fp32", len(run.labels))
+        (fresh / "README.md").write_text(model_card(run, trial, sub, form, folder, exact))
+        if folder.exists():
+            folder.rmdir()
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return Taken(folder, form, trial, exact, run.config.serve_dtype or "fp32", serving)
+
+
+def verify(sub: SubNetwork, folder: Path, form: str, task: str, serve_dtype: str, labels: int) -> tuple[float, float]:
+    """max |Δ logit| of the reloaded folder against the supernet's forward, in fp32 and in the serving dtype.
+
+    Raises ExportError above 1e-5 (fp32), 1 % (fp16) or 8 % (bf16) of the largest logit.
+    """
+    inputs = probe(sub.base)
+    net = Elastic(sub.base, {name: _adapter(A, B) for name, (A, B) in sub.factors.items()})
+    with torch.no_grad():
+        truth = net.eval()(**inputs).logits.float()
+    largest = max(1.0, float(truth.abs().max()))
+    served = serve_dtype if serve_dtype in DTYPES else "fp32"
+    found = {}
+    for dtype in dict.fromkeys(["fp32", served]):
+        model = reload(sub, folder, form, task, DTYPES[dtype], labels)
+        cast = {k: v.to(DTYPES[dtype]) if v.is_floating_point() else v for k, v in inputs.items()}
+        with torch.no_grad():
+            found[dtype] = float((model(**cast).logits.float() - truth).abs().max())
+        allowed = COARSE.get(dtype, EXACT) * largest
+        if not found[dtype] <= allowed:
+            raise ExportError(
+                f"the {form} folder, reloaded in {dtype}, differs from the supernet by {found[dtype]:.2e} (allowed {allowed:.2e}); nothing was kept"
+            )
+    return found["fp32"], found[served]
+
+
+def _adapter(A: Tensor, B: Tensor) -> LoRA:
+    adapter = LoRA(len(B), A.shape[1], len(A))
+    with torch.no_grad():
+        adapter.A.copy_(A)
+        adapter.B.copy_(B)
+    return adapter
+
+
+def probe(model: nn.Module) -> dict[str, Tensor]:
+    """Inputs that any model of a kind accepts, the same each time: 4 random images, or 4 rows of 12 random tokens."""
+    generator = torch.Generator().manual_seed(0)
+    config: Any = model.config
+    if getattr(config, "image_size", None):
+        side = config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size,) * 2
+        return {"pixel_values": torch.randn(4, config.num_channels, *side, generator=generator)}
+    ids = torch.randint(0, int(config.get_text_config().vocab_size), (4, 12), generator=generator)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def reload(sub: SubNetwork, folder: Path, form: str, task: str, dtype: torch.dtype, labels: int) -> nn.Module:
+    """The folder as a stranger loads it."""
+    import transformers
+
+    cls = getattr(transformers, tasks.load(task).auto_class)
+    if form == "merged":
+        merged: nn.Module = cls.from_pretrained(folder, dtype=dtype).eval()
+        return merged
+    import peft
+
+    extra: Mapping[str, object] = {"num_labels": labels, "ignore_mismatched_sizes": True} if sub.home.new_head else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a fresh head is announced, then replaced by modules_to_save
+        base = cls.from_pretrained(sub.home.base_name, dtype=dtype, **extra)
+        model: nn.Module = peft.PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).eval()
+    return model

@@ -1,0 +1,56 @@
+"""What a candidate costs where it will be served: closed forms and the device model, no weight touched.
+
+The deployment is part of the price. Merged, an adapter leaves no trace: latency and memory are the base's, one constant for the whole space. Unmerged,
+each adapted module adds its low-rank branch. vLLM runs its kernels at the bucket of the largest rank, on every module of an adapted kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from archrank.grammar.workload import Workload
+from archrank.predictors import Device
+from archrank.supernet.tracing import with_adapters
+
+__all__ = ["Pricer", "latency_name"]
+
+
+def latency_name(device: str, devices: list[str]) -> str:
+    """`latency_ms`, or `latency_ms@DEVICE` where several devices are priced."""
+    return "latency_ms" if len(devices) < 2 else f"latency_ms@{device}"
+
+
+@dataclass(frozen=True)
+class Pricer:
+    """Prices configurations {module: rank} of one base.
+
+    workload: the bare base's, traced at the served batch; shapes: {module: (out, in)}; rows: rows (tokens × batch) that pass each module;
+    devices: {name as given: profile}; base_params: of the bare model.
+    """
+
+    workload: Workload
+    shapes: Mapping[str, tuple[int, int]]
+    devices: Mapping[str, Device]
+    deploy: str
+    dtype: str
+    rows: Mapping[str, int]
+    base_params: int
+
+    def price(self, ranks: Mapping[str, int]) -> dict[str, float]:
+        """adapter_params, params, flops and, with a device, latency_ms and memory_bytes of one configuration."""
+        adapter = sum(r * sum(self.shapes[name]) for name, r in ranks.items())
+        work = with_adapters(self.workload, self.shapes, ranks, self.deploy, self.rows)
+        kept = 0 if self.deploy == "merged" else adapter
+        values: dict[str, float] = {"adapter_params": adapter, "params": self.base_params + kept, "flops": float(work.flops)}
+        for name, device in self.devices.items():
+            told = device.predict([work], dtype=self.dtype)
+            values[latency_name(name, list(self.devices))] = float(told.ms[0])
+            values.setdefault("memory_bytes", float(told.memory_bytes[0]))
+        return values
+
+    def constants(self) -> dict[str, float]:
+        """The values that are the same for every candidate under this deployment: no objectives."""
+        if self.deploy != "merged":
+            return {}
+        return {name: value for name, value in self.price({}).items() if name != "adapter_params"}

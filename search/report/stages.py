@@ -1,0 +1,156 @@
+"""Do inherited scores tell the truth? The same candidates inherited, re-ranked and final."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from archrank.search.report.data import STAGES, ReportData, Row
+from archrank.search.report.figures import Figure, Spec, View, axis, escape, hover, layout, marker, stage_name
+from archrank.search.report.text import number
+
+Chain = dict[str, Row]
+
+
+def changing(data: ReportData, found: Sequence[Chain]) -> list[tuple[str, str, str]]:
+    """The objectives that differ between stages; a closed-form cost does not and needs no comparison."""
+    return [o for o in data.objectives if any(len(set(_values(c, o[0]).values())) > 1 for c in found)]
+
+
+def _values(chain: Chain, name: str) -> dict[str, float]:
+    return {stage: row.values[name] for stage, row in chain.items() if name in row.values}
+
+
+def _seen(found: Sequence[Chain]) -> list[str]:
+    return [s for s in STAGES if any(s in c for c in found)]
+
+
+def slopes(data: ReportData, found: Sequence[Chain]) -> Figure:
+    """One line a candidate, through its stages."""
+    return Figure("slopes", [_slope(data, found, o) for o in changing(data, found)])
+
+
+def _slope(data: ReportData, found: Sequence[Chain], objective: tuple[str, str, str]) -> View:
+    name, _, unit = objective
+    stages = _seen(found)
+    x: list[str | None] = []
+    y: list[float | None] = []
+    for chain in found:
+        values = _values(chain, name)
+        x += [stage_name(s) for s in stages if s in values] + [None]
+        y += [values[s] for s in stages if s in values] + [None]
+    lines: Spec = {
+        "type": "scatter",
+        "mode": "lines",
+        "x": x,
+        "y": y,
+        "line": {"width": 1.3, "color": "var(--slope)"},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    traces = [_stage_points(data, found, name, s) for s in stages]
+    title = escape(f"{name} [{unit}]" if unit else name)
+    across = axis("") | {"categoryorder": "array", "categoryarray": [stage_name(s) for s in stages]}
+    frame = layout(
+        across | {"showgrid": False, "range": [-0.25, len(stages) - 0.75]}, axis(title), height=420
+    )
+    return View(name, [lines, *traces], frame)
+
+
+def _stage_points(data: ReportData, found: Sequence[Chain], name: str, stage: str) -> Spec:
+    rows = list({c[stage].id: c[stage] for c in found if stage in c and name in c[stage].values}.values())
+    return {
+        "type": "scatter",
+        "mode": "markers",
+        "name": f"{escape(stage_name(stage))} ({len(rows)})",
+        "x": [stage_name(stage)] * len(rows),
+        "y": [r.values[name] for r in rows],
+        "marker": marker(stage) | {"opacity": 1.0, "size": 9},
+        "hovertext": [hover(r, data) for r in rows],
+        "hoverinfo": "text",
+        "customdata": [r.id for r in rows],
+    }
+
+
+def against(data: ReportData, found: Sequence[Chain]) -> Figure:
+    """Later values against the first stage's, with the line on which nothing changed."""
+    return Figure("against", [_against(data, found, o) for o in changing(data, found)])
+
+
+def _against(data: ReportData, found: Sequence[Chain], objective: tuple[str, str, str]) -> View:
+    name, _, unit = objective
+    first, *later = _seen(found)
+    traces: list[Spec] = []
+    ends: list[float] = []
+    for stage in later:
+        pairs = _pairs(found, name, first, stage)
+        ends += [v.values[name] for pair in pairs for v in pair]
+        point = _stage_points(data, found, name, stage)
+        point |= {"x": [a.values[name] for a, _ in pairs], "y": [b.values[name] for _, b in pairs]}
+        point |= {
+            "hovertext": [_moved(data, a, b, objective) for a, b in pairs],
+            "customdata": [b.id for _, b in pairs],
+        }
+        traces.append(point)
+    low, high = min(ends), max(ends)
+    equal = {
+        "type": "scatter",
+        "mode": "lines",
+        "name": "unchanged",
+        "x": [low, high],
+        "y": [low, high],
+        "line": {"dash": "dash", "width": 1.5, "color": "var(--muted)"},
+        "hoverinfo": "skip",
+    }
+    suffix = f" [{unit}]" if unit else ""
+    x, y = axis(escape(f"{name}{suffix}, {stage_name(first)}")), axis(escape(f"{name}{suffix}, later stage"))
+    return View(name, [equal, *traces], layout(x, y, height=420))
+
+
+def _pairs(found: Sequence[Chain], name: str, first: str, second: str) -> list[tuple[Row, Row]]:
+    """Each (earlier row, later row) once."""
+    both = [
+        c
+        for c in found
+        if first in c and second in c and name in c[first].values and name in c[second].values
+    ]
+    return list({(c[first].id, c[second].id): (c[first], c[second]) for c in both}.values())
+
+
+def _moved(data: ReportData, before: Row, after: Row, objective: tuple[str, str, str]) -> str:
+    name, _, unit = objective
+    old, new = number(before.values[name], unit, 4), number(after.values[name], unit, 4)
+    line = f"{stage_name(before.stage)} (#{before.id}) {old} → {stage_name(after.stage)} {new}"
+    return f"{hover(after, data)}<br>{escape(line)}"
+
+
+def agreements(data: ReportData, found: Sequence[Chain]) -> list[str]:
+    """Sentences: Kendall's τ between the orders of successive stages, for each objective that changes."""
+    stages, said = _seen(found), []
+    for name, _, _ in changing(data, found):
+        for first, second in pairwise(stages):
+            pairs = _pairs(found, name, first, second)
+            tau = kendall([a.values[name] for a, _ in pairs], [b.values[name] for _, b in pairs])
+            if tau is not None:
+                steps = f"{stage_name(first)} → {stage_name(second)}"
+                said.append(f"{name}, {steps}: τ = {tau:.2f} over {len(pairs)} candidates")
+    return said
+
+
+def kendall(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Kendall's τ-b, (concordant − discordant) / √((n₀ − ties a)(n₀ − ties b)); None where undefined."""
+    score = ties_a = ties_b = 0
+    for i in range(len(a)):
+        for j in range(i):
+            left, right = _sign(a[i] - a[j]), _sign(b[i] - b[j])
+            score += left * right
+            ties_a += left == 0
+            ties_b += right == 0
+    whole = len(a) * (len(a) - 1) // 2
+    below = math.sqrt((whole - ties_a) * (whole - ties_b))
+    return score / below if below else None
+
+
+def _sign(difference: float) -> int:
+    return (difference > 0) - (difference < 0)

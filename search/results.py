@@ -1,0 +1,139 @@
+"""A run read back from its folder: its trials, its front, its sub-networks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from archrank import grammar
+from archrank.search.config import ConfigError, RunConfig, read_toml
+from archrank.search.errors import NothingFeasible
+from archrank.search.expression import parse_where
+from archrank.search.objective import Objective, parse_objective
+from archrank.search.pareto import ParetoFront, Scale, latest
+from archrank.search.storage import Contents, read_log
+from archrank.search.tables import front_table
+from archrank.search.trial import Trial
+
+if TYPE_CHECKING:
+    from archrank.supernet.subnetwork import SubNetwork
+
+__all__ = ["Run", "open_run"]
+
+
+def open_run(path: str | Path) -> Run:
+    """The run in a folder, finished or not; ConfigError when there is none."""
+    folder = Path(path)
+    if not (folder / "config.toml").exists():
+        raise ConfigError(f"{folder}: no run there (no config.toml)")
+    if not (folder / "trials.jsonl").exists():
+        raise ConfigError(f"{folder}: nothing is finished yet; go on with `search resume {folder}`")
+    values = read_toml(folder / "config.toml")
+    return Run(folder, RunConfig(**values), read_log(folder / "trials.jsonl"))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `search run` left in a folder."""
+
+    path: Path
+    config: RunConfig
+    contents: Contents
+
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every finished evaluation, in the order of the log."""
+        return tuple(self.contents.trials)
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """What was searched for, in the user's order; constants left out."""
+        return tuple(parse_objective(text) for text in self.header["objectives"])
+
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """The first line of the log."""
+        return self.contents.header
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes' names; [] for a causal language model."""
+        return [str(name) for name in self.header["labels"]]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Damaged lines of the log, each by its number."""
+        return [str(damage) for damage in self.contents.damage]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every phase is done."""
+        return any(e.get("event") == "end" for e in self.contents.events)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time over all sessions."""
+        return sum(float(str(e["seconds"])) for e in self.contents.events if e.get("event") == "session")
+
+    def event(self, kind: str) -> Mapping[str, Any]:
+        """The last event of a kind; {} where there is none."""
+        return next((e for e in reversed(self.contents.events) if e.get("event") == kind), {})
+
+    @cached_property
+    def scale(self) -> Scale | None:
+        """The axes and the reference point of the run's hypervolume."""
+        saved = self.event("reference")
+        return Scale.from_json(self.objectives, saved) if saved else None
+
+    def front(self, where: str | Sequence[str] = ()) -> ParetoFront:
+        """What can be taken home now: each candidate at its latest stage, dominated ones left out."""
+        names = [*self.trials[0].values] if self.trials else None
+        texts = [where] if isinstance(where, str) else where
+        constraints = [c for text in (*self.config.where, *texts) for c in parse_where(text, names)]
+        return ParetoFront.of(latest(self.trials), self.objectives, constraints)
+
+    @cached_property
+    def space(self) -> grammar.Space:
+        """The space as it was searched: the run's own copy, bound to the base's modules."""
+        sites = {name: (shape[0], shape[1]) for name, shape in self.header["sites"].items()}
+        return grammar.load(str(self.path / "space.lark")).bind(sites)
+
+    def ranks(self, trial: Trial) -> dict[str, int]:
+        """{module: rank} of a trial, modules left alone absent."""
+        return {name: adapter.rank for name, adapter in self.space.adapters(self.space.parse(trial.text)).items()}
+
+    def trial(self, number: int) -> Trial:
+        """A trial by its id; ConfigError when there is none."""
+        found = next((t for t in self.trials if t.id == number), None)
+        if found is None:
+            raise ConfigError(f"{self.path}: no trial {number}; ids run from 0 to {max((t.id for t in self.trials), default=-1)}")
+        return found
+
+    def pick(self, which: str, where: str | Sequence[str] = ()) -> Trial:
+        """`knee`, `best:OBJECTIVE`, `within:0.5%` of the front under `where`, or any finished trial by its id."""
+        if which.isdigit():
+            return self.trial(int(which))
+        front = self.front(where)
+        if not len(front):
+            raise NothingFeasible("nothing meets the constraints: there is no point to extract")
+        return front.pick(which)
+
+    @cached_property
+    def verdict(self) -> str:
+        """One sentence: what the front offers, in figures."""
+        from archrank.search.summary import verdict
+
+        return verdict(self)
+
+    def table(self, front: ParetoFront) -> str:
+        """The front as text, the stage of every value shown."""
+        return front_table([t.to_json() for t in front], [(o.name, o.direction, o.unit) for o in self.objectives])
+
+    def extract(self, trial: Trial | int) -> SubNetwork:
+        """A trial's sub-network with the weights that its values were measured with."""
+        from archrank.search.export import extract
+
+        return extract(self, trial)

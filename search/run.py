@@ -1,0 +1,292 @@
+"""The phases of a run: head, supernet, search, re-rank, finalists. Each reads what is done from the run's folder and does the rest.
+
+A run is a fold: every phase is a function of the log and the files before it, so `resume` is `start` over a folder that already holds something.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from archrank.search import candidates, summary
+from archrank.search.config import ConfigError, RunConfig, read_toml, write_toml
+from archrank.search.errors import RunError
+from archrank.search.interrupt import Interrupted, Interrupts
+from archrank.search.job import SUPERNET_RUNS, Job, new_parameters, prepare
+from archrank.search.pareto import Scale
+from archrank.search.progress import Progress, open_progress
+from archrank.search.results import Run, open_run
+from archrank.search.storage import Log, RunLock, write_atomic
+from archrank.search.strata import Strata
+from archrank.search.study import Study
+from archrank.supernet.checkpoint import Checkpoint, adapter_tensors, load_adapters, load_tensors, save_tensors
+from archrank.supernet.net import Elastic
+from archrank.supernet.training import NonFiniteLoss, TrainPlan, train
+
+__all__ = ["resume", "start"]
+
+HEAD_STEPS = 300
+
+
+def start(config: RunConfig) -> Run:
+    """Runs `config` in a new folder; ConfigError when the folder holds a run already."""
+    path = Path(config.out) if config.out else _free_folder(Path("runs"))
+    if (path / "config.toml").exists() or (path / "trials.jsonl").exists():
+        raise ConfigError(f"--out {path}: holds a run already; go on with `search resume {path}` or choose another folder")
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"--out {path}: is a file; choose a folder")
+    job = prepare(config)
+    job = replace(job, config=replace(job.config, out=str(path)))
+    path.mkdir(parents=True, exist_ok=True)
+    with RunLock(path):
+        # the copy first: a folder with a config.toml can be resumed, whatever happens next
+        write_atomic(path / "space.lark", job.space.text.encode())
+        write_atomic(path / "config.toml", write_toml(job.config).encode())
+        return _Phases(job, path).all()
+
+
+def resume(path: str | Path) -> Run:
+    """Goes on in a run's folder; a finished run is only read."""
+    folder = Path(path)
+    if not (folder / "config.toml").exists():
+        raise ConfigError(f"{folder}: no run there (no config.toml); start one with `search run SPACE --out {folder}`")
+    with RunLock(folder):
+        values = read_toml(folder / "config.toml")
+        config = RunConfig(**{**values, "space": str(folder / "space.lark"), "out": str(folder)})  # type: ignore[arg-type]
+        if (folder / "trials.jsonl").exists():
+            done = open_run(folder)
+            if done.finished:
+                return done
+        return _Phases(prepare(config), folder).all()
+
+
+def _free_folder(root: Path) -> Path:
+    taken = {int(p.name) for p in root.glob("*") if p.name.isdigit()} if root.is_dir() else set()
+    return root / str(max(taken, default=0) + 1)
+
+
+class _Phases:
+    """One pass over the phases of a run."""
+
+    def __init__(self, job: Job, path: Path) -> None:
+        self.job, self.path = job, path
+        self.log = Log.open(path / "trials.jsonl", summary.header(job))
+        self.started = time.monotonic()
+        self.before = sum(float(str(e.get("seconds", 0))) for e in self.log.events if e.get("event") == "session")
+        space, config = job.space, job.config
+        self.strata = Strata(space, candidates.budget_edges(space, job.net.shapes))
+        self.study = Study(space, job.objectives, self.strata.strategy(config.strategy, job.objectives, config.seed), log=self.log)
+        self.scale: Scale | None = None
+
+    def all(self) -> Run:
+        """Every phase, then the report; an interruption saves and says how to go on."""
+        with ExitStack() as stack:
+            self.interrupts = stack.enter_context(Interrupts())
+            self.progress: Progress = stack.enter_context(open_progress())
+            for warning in [*self.job.warnings, *(str(d) for d in self.log.damage)]:
+                self.progress.note(warning)
+            try:
+                self._head()
+                self._supernet()
+                self._reference()
+                self._search()
+                self._rerank()
+                self._finalists()
+                self.log.event({"event": "end"})
+            except Interrupted as stop:
+                stop.args = (f"{stop}; go on with: search resume {self.path}",)
+                raise
+            finally:
+                self.log.event({"event": "session", "seconds": round(time.monotonic() - self.started, 3)})
+                self.log.close()
+        run = open_run(self.path)
+        summary.write_report(run)
+        return run
+
+    # -- phases -----------------------------------------------------------------------------------------------------
+
+    def _head(self) -> None:
+        """What the checkpoint lacks is trained once on the bare base, and frozen for every method and candidate."""
+        parameters = new_parameters(self.job.base)
+        if not parameters:
+            return
+        file = self.path / "head.safetensors"
+        if not file.exists():
+            steps = min(HEAD_STEPS, self.job.train_steps)
+            self._train("head", Elastic(self.job.base.model, {}), steps, self.job.config.seed, parameters=parameters)
+            save_tensors(file, {f"p{i}": p for i, p in enumerate(parameters)}, {})
+        tensors, _ = load_tensors(file)
+        for i, p in enumerate(parameters):
+            p.data.copy_(tensors[f"p{i}"])
+
+    def _supernet(self) -> None:
+        file = self.path / "supernet.safetensors"
+        net = self.job.net
+        if not file.exists():
+            seconds = self._train(
+                "supernet", net, SUPERNET_RUNS * self.job.train_steps, self.job.config.seed, policy=True
+            )
+            save_tensors(file, adapter_tensors(net.items()), {"r_max": net.r_max})
+            self.log.event({"event": "phase", "name": "supernet", "seconds": round(seconds, 3)})
+            self._checkpoint("supernet").clear()
+        load_adapters(net.items(), load_tensors(file)[0])
+        net.eval()
+
+    def _reference(self) -> None:
+        """The bare base's values and the dearest candidate's cost: the corner that hypervolume is measured from, saved with the run."""
+        saved = next((e for e in self.log.events if e.get("event") == "reference"), None)
+        if saved is None:
+            base = self._values({})
+            largest = self._values({name: adapter.rank for name, adapter in self.job.net.items()})
+            worst = {o.name: (max if o.direction == "min" else min)(base[o.name], largest[o.name]) for o in self.job.objectives}
+            floor = min(sum(shape) for shape in self.job.net.shapes.values())
+            saved = {"event": "reference", "values": worst, "floor": floor, "base": base, "r_max": largest}
+            self.log.event(saved)
+        self.scale = Scale.from_json(self.job.objectives, saved)
+
+    def _search(self) -> None:
+        """Inherited values of `trials` candidates, budget strata in turn."""
+        wanted = self.job.config.trials
+        self.progress.phase("search", total=wanted, unit="trials")
+        while (n := self._count("inherited")) < wanted:
+            asked = self.study.ask(1)
+            if not asked:
+                self.progress.note(f"every candidate of the space is priced after {n} trials")
+                break
+            derivation = asked[0]
+            began = time.monotonic()
+            ranks = self.job.ranks(derivation)
+            cost = self.job.pricer.price(ranks)
+            broken = [c for c in self.job.constraints if c.name in cost and not c.holds(cost)]
+            if broken:
+                self.study.tell(derivation, cost, seconds=time.monotonic() - began, infeasible=f"does not meet {broken[0]}", constraints=broken)
+            else:
+                values = {**self.job.score(self.job.net, "validation", ranks), **cost}
+                self.study.tell(derivation, values, seconds=time.monotonic() - began, constraints=self.job.constraints)
+            self._show(n + 1)
+            self._pause()
+
+    def _rerank(self) -> None:
+        """The best of each stratum, fine-tuned for a while from inherited weights on two seeds: this makes budgets comparable."""
+        chosen = candidates.to_rerank(self.study.trials, self.strata, self._scaled(), self.job.config.finalists)
+        self._tune_all("rerank", "reranked", chosen, candidates.rerank_steps(self.job.train_steps), candidates.RERANK_SEEDS)
+
+    def _finalists(self) -> None:
+        """The full fine-tune; the test split is read here, once for each finalist, after its selection."""
+        chosen = candidates.to_finish(self.study.trials, self.strata, self._scaled(), self.job.config.finalists)
+        self._tune_all("finalists", "final", chosen, self.job.train_steps, 1)
+
+    def _tune_all(self, phase: str, stage: str, chosen: list[candidates.Trial], steps: int, seeds: int) -> None:
+        done = {t.parent for t in self.study.trials if t.stage == stage}
+        self.progress.phase(phase, total=len(chosen), unit="candidates")
+        for place, parent in enumerate(chosen, 1):
+            if parent.id not in done:
+                self._tune(stage, parent, steps, seeds)
+            self._show(place)
+
+    def _tune(self, stage: str, parent: candidates.Trial, steps: int, seeds: int) -> None:
+        """Trains one candidate on some seeds; its weights are on disk before its line is in the log."""
+        derivation = self.job.space.parse(parent.text)
+        ranks = self.job.ranks(derivation)
+        trial, told, spent = self.study.next_id, list[dict[str, float]](), 0.0
+        test: dict[str, float] | None = None
+        for k in range(seeds):
+            net = self.job.net.sliced(ranks)
+            seed = self.job.config.seed + 1000 * (1 + k) + (500 if stage == "final" else 0)
+            began = time.monotonic()
+            if ranks:
+                try:
+                    self._train(f"{stage} {parent.id} {k}", net, steps, seed, quiet=True)
+                except NonFiniteLoss as error:
+                    self.study.fail(derivation, str(error), stage=stage, parent=parent.id, seconds=time.monotonic() - began)
+                    self._checkpoint("").clear()
+                    return
+            told.append(self.job.score(net, "validation"))
+            if k == 0:
+                save_tensors(candidates.weights_of(self.path, trial), adapter_tensors(net.items()), {"text": parent.text})
+                if stage == "final" and self.job.data.size("test"):
+                    test = self.job.score(net, "test")
+            spent += time.monotonic() - began
+        values = {name: float(np.mean([t[name] for t in told])) for name in told[0]}
+        extra: dict[str, object] = {"seeds": told} if seeds > 1 else {}
+        if test is not None:
+            extra["test"] = test
+        values |= self.job.pricer.price(ranks)
+        self.study.tell(
+            derivation, values, seconds=spent, stage=stage, parent=parent.id, extra=extra, constraints=self.job.constraints
+        )
+        self._checkpoint("").clear()
+
+    # -- small parts ------------------------------------------------------------------------------------------------
+
+    def _values(self, ranks: Mapping[str, int]) -> dict[str, float]:
+        return {**self.job.score(self.job.net, "validation", ranks), **self.job.pricer.price(ranks)}
+
+    def _scaled(self) -> Scale:
+        assert self.scale is not None
+        return self.scale
+
+    def _count(self, stage: str) -> int:
+        return sum(t.stage == stage for t in self.study.trials)
+
+    def _checkpoint(self, purpose: str) -> Checkpoint:
+        return Checkpoint(self.path / "checkpoint.safetensors", purpose, 60 * self.job.config.save_minutes)
+
+    def _train(
+        self,
+        purpose: str,
+        net: Elastic,
+        steps: int,
+        seed: int,
+        *,
+        policy: bool = False,
+        parameters: list[nn.Parameter] | None = None,
+        quiet: bool = False,
+    ) -> float:
+        config = self.job.config
+        assert config.lr is not None
+        if not quiet:
+            self.progress.phase(purpose, total=steps, unit="steps")
+        plan = TrainPlan(steps, config.lr, seed=seed, accumulate=config.accumulate)
+        try:
+            return train(
+                net,
+                self.job.batches(seed),
+                self.job.loss,
+                plan,
+                policy=self.job.policy if policy else None,
+                parameters=parameters,
+                checkpoint=self._checkpoint(purpose),
+                tick=self._tick(quiet),
+            )
+        except NonFiniteLoss as error:
+            if quiet:
+                raise
+            raise RunError(f"{purpose}: {error}") from None
+
+    def _tick(self, quiet: bool) -> Callable[[int, float], None]:
+        def tick(done: int, loss: float) -> None:
+            if not quiet:
+                self.progress.update(done, best=loss)
+            self._pause()
+
+        return tick
+
+    def _pause(self) -> None:
+        """The safe point: SIGTERM, Ctrl-C and --max-hours end the run here."""
+        self.interrupts.check()
+        limit = self.job.config.max_hours
+        if limit is not None and self.before + time.monotonic() - self.started > 3600 * limit:
+            raise Interrupted(75, f"stopped after --max-hours {limit}")
+
+    def _show(self, done: int) -> None:
+        points = [t for t in self.study.trials if t.state == "done"]
+        quality = self.job.objectives[0]
+        best = min((t.values[quality.name] for t in points), key=lambda v: v * quality.sign, default=None)
+        self.progress.update(done, best=best, hypervolume=self._scaled().hypervolume(points), front=None)

@@ -1,0 +1,43 @@
+"""What an adapter family is: a small module beside a frozen linear layer whose capacity is a prefix of its components."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["AdapterFamily"]
+
+
+class AdapterFamily(nn.Module, ABC):
+    """Adds Δy(x) to the output of one linear layer; knows no layer, no base and no model.
+
+    `out_features`, `in_features` are the layer's, `rank` is the number of components held. At creation Δy = 0.
+    """
+
+    out_features: int
+    in_features: int
+    rank: int
+
+    @abstractmethod
+    def __init__(
+        self, out_features: int, in_features: int, rank: int, *, scale: float = 1.0, generator: torch.Generator | None = None
+    ) -> None:
+        super().__init__()
+
+    @abstractmethod
+    def forward(self, x: Tensor, spectrum: Tensor | None = None) -> Tensor:
+        """Δy `(n, …, out)` for x `(n, …, in)`; `spectrum` `(n | 1, rank)` weighs the components, None is all of them."""
+
+    @abstractmethod
+    def delta_weight(self) -> Tensor:
+        """ΔW `(out, in)` in fp32 with x ΔWᵀ = Δy(x): what merging adds to the layer's weight."""
+
+    @abstractmethod
+    def sliced(self, rank: int) -> AdapterFamily:
+        """A stand-alone copy of the first `rank` components."""
+
+    @abstractmethod
+    def lora_factors(self) -> tuple[Tensor, Tensor]:
+        """A `(rank, in)`, B `(out, rank)` with ΔW = B A, every scale folded in: what an exported adapter holds."""

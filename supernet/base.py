@@ -1,0 +1,208 @@
+"""The pretrained model that a rank space adapts: loaded by name or folder, frozen, its safetensors hashed.
+
+Weights come from safetensors only (a pickle runs code when it is read) and no code of a repository is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from archrank.supernet import tasks
+from archrank.supernet.modules import target_modules
+
+__all__ = ["EMBEDDED", "Base", "BaseModelError", "load_base", "module_shapes"]
+
+EMBEDDED = Path(__file__).parent / "bases" / "digits_vit"
+"""The base of the default run: a tiny ViT for 8 × 8 digits, made by benchmarks/make_digits_base.py."""
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class BaseModelError(ValueError):
+    """A base that cannot be loaded, or not for this task."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen model and what goes with it.
+
+    new_head: names of the modules whose parameters the checkpoint did not hold (initialised from the seed, to be trained once); name_or_path: absolute for
+    folders, so that an adapter finds its base from anywhere; fingerprint: sha256 over the safetensors files.
+    """
+
+    model: nn.Module
+    processor: Any = field(compare=False)
+    task: str
+    new_head: tuple[str, ...]
+    name_or_path: str
+    fingerprint: str
+    embedded: bool
+
+    @property
+    def settings(self) -> Any:
+        """The model's transformers configuration."""
+        return self.model.config
+
+
+def load_base(
+    name_or_path: str | None,
+    task: str | None = None,
+    *,
+    label_names: Sequence[str] = (),
+    compute_dtype: str = "fp32",
+    device: str = "cpu",
+    seed: int = 0,
+) -> Base:
+    """Loads a base with `AutoModelFor….from_pretrained`; None is the embedded one.
+
+    label_names: of the data; a head for another number of classes, or none, is replaced by a new one. BaseModelError says what was given and what to do.
+    """
+    import transformers
+
+    path = Path(name_or_path).resolve() if name_or_path and Path(name_or_path).exists() else None
+    place = str(EMBEDDED if name_or_path is None else path or name_or_path)
+    config = _config(place, name_or_path)
+    task = task or _task_of(config, place)
+    kind = tasks.load(task)
+    cls = getattr(transformers, kind.auto_class)
+    if type(config) not in cls._model_mapping:
+        raise BaseModelError(f"--base {place}: a {config.model_type} model cannot do {task}; choose another base or --task")
+    wanted: dict[str, Any] = {}
+    if not kind.per_token and label_names:
+        wanted = {
+            "num_labels": len(label_names),
+            "id2label": dict(enumerate(label_names)),
+            "label2id": {name: i for i, name in enumerate(label_names)},
+            "ignore_mismatched_sizes": True,
+        }
+    with _quiet(), torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            model, info = cls.from_pretrained(place, dtype=DTYPES[compute_dtype], use_safetensors=True, output_loading_info=True, **wanted)
+        except OSError as error:
+            raise _no_weights(place, error) from None
+    model.requires_grad_(False)
+    model.eval().to(device)
+    return Base(model, _processor(place, task), task, _new_modules(info), place, _fingerprint(place), name_or_path is None)
+
+
+def module_shapes(name_or_path: str | None, pattern: str) -> dict[str, tuple[int, int]]:
+    """{module: (out, in)} that `pattern` selects in a base, from its configuration alone: no weight is read."""
+    import transformers
+
+    path = Path(name_or_path).resolve() if name_or_path and Path(name_or_path).exists() else None
+    place = str(EMBEDDED if name_or_path is None else path or name_or_path)
+    config = _config(place, name_or_path)
+    cls = getattr(transformers, tasks.load(_task_of(config, place)).auto_class)
+    with _quiet(), torch.device("meta"):
+        model = cls.from_config(config)
+    return target_modules(model, pattern)
+
+
+def _config(place: str, given: str | None) -> Any:
+    import transformers
+
+    if not Path(place).exists() and (place.startswith((".", "/", "~")) or place.count("/") > 1):
+        raise BaseModelError(f"--base {given}: no such folder; give a model folder (config.json and safetensors) or a hub name")
+    if Path(place).is_file():
+        raise BaseModelError(f"--base {given}: is a file; give the folder that holds config.json and the safetensors")
+    with _quiet():
+        try:
+            return transformers.AutoConfig.from_pretrained(place)
+        except OSError:
+            what = "has no readable config.json" if Path(place).exists() else "is no folder here, and no hub model of that name could be reached"
+            raise BaseModelError(f"--base {given}: {what}; give a model folder (config.json and safetensors) or a hub name") from None
+        except ValueError as error:
+            first = str(error).strip().splitlines()[0]
+            if "trust_remote_code" in str(error):
+                first = "it needs code from its own repository, which archrank does not run"
+            raise BaseModelError(f"--base {given}: {first}") from None
+
+
+def _task_of(config: Any, place: str) -> str:
+    names = " ".join(config.architectures or [])
+    for ending, task in (
+        ("ForImageClassification", "image-classification"),
+        ("ForSequenceClassification", "text-classification"),
+        ("ForCausalLM", "causal-lm"),
+        ("LMHeadModel", "causal-lm"),
+    ):
+        if ending in names:
+            return task
+    raise BaseModelError(f"--base {place}: its config.json names no head ({names or 'no architectures'}); say --task {' or '.join(tasks.TASKS)}")
+
+
+def _no_weights(place: str, error: OSError) -> BaseModelError:
+    folder = Path(place)
+    pickles = sorted(p.name for p in folder.glob("*.bin")) if folder.is_dir() else []
+    if pickles or "safetensors" in str(error):
+        seen = f"only {', '.join(pickles)}, a pickle, which can run code when it is read" if pickles else "no safetensors"
+        return BaseModelError(
+            f"--base {place}: has {seen}; convert it once where you trust it: AutoModel.from_pretrained(…).save_pretrained(FOLDER) writes safetensors"
+        )
+    return BaseModelError(f"--base {place}: {str(error).strip().splitlines()[0]}")
+
+
+def _new_modules(info: Any) -> tuple[str, ...]:
+    """The modules that hold parameters which the checkpoint did not have, or had in another shape."""
+    keys = [str(k) for k in info["missing_keys"]] + [str(k[0]) for k in info["mismatched_keys"]]
+    return tuple(dict.fromkeys(key.rpartition(".")[0] for key in sorted(keys)))
+
+
+def _processor(place: str, task: str) -> Any:
+    """The tokenizer or image processor; None where an image model has none (then the configuration's size is all that is known)."""
+    import transformers
+
+    with _quiet():
+        try:
+            if task == "image-classification":
+                return transformers.AutoImageProcessor.from_pretrained(place)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+        except (OSError, ValueError, ImportError) as error:
+            if task == "image-classification":
+                return None
+            first = str(error).strip().splitlines()[0]
+            raise BaseModelError(f"--base {place}: its tokenizer cannot be loaded: {first}") from None
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    return tokenizer
+
+
+def _fingerprint(place: str) -> str:
+    """sha256 over a folder's safetensors in name order; of a hub model, of its cached files."""
+    folder = Path(place)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(place, allow_patterns=["*.safetensors"], local_files_only=True))
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """transformers' bars and warnings, silenced for the length of a call and put back."""
+    from transformers.utils import logging as theirs
+
+    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity(logging.ERROR)
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(level)
+        if bars:
+            theirs.enable_progress_bar()

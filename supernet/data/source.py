@@ -1,0 +1,186 @@
+"""Where rows come from: built-in sets, local files and folders, the hub; all but the first through the `datasets` library."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from archrank.grammar import nearest
+from archrank.supernet.data import digits
+from archrank.supernet.data.errors import DataError
+from archrank.supernet.data.roles import Roles, find_roles, label_names
+
+__all__ = ["BUILT_IN", "RawData", "read_dataset"]
+
+BUILT_IN = {
+    "digits": "scikit-learn's 8 × 8 digits",
+    "digits-rotated": "the same turned by 90°: what the embedded base is adapted to",
+}
+READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+SPLITS = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+VALIDATION_PERCENT = 15
+
+
+@dataclass(frozen=True)
+class RawData:
+    """Rows before any model has seen them.
+
+    splits: {"train" | "validation" | "test": rows}, rows a `datasets.Dataset` or a dict of arrays; label_names: the classes of the training rows in
+    index order, () for a language model; fingerprint: sha256 over the files' bytes.
+    """
+
+    name: str
+    task: str
+    splits: Mapping[str, Any] = field(repr=False)
+    roles: Roles
+    label_names: tuple[str, ...]
+    fingerprint: str
+
+
+def read_dataset(data: str | None, task: str | None = None, columns: Mapping[str, str] | None = None) -> RawData:
+    """Reads a data set and finds what its columns mean.
+
+    data: a built-in name, a csv, tsv, json(l) or parquet file, a folder with train, validation and test files or with a folder of pictures a class, or a
+    hub name; None is the embedded default. columns: {role: column} where names do not say it. A set without validation rows gives up 15 % of its
+    training rows, chosen by a hash of each row's content, so that no seed and no order changes them.
+    """
+    name = data or "digits-rotated"
+    if name in BUILT_IN:
+        arrays, digest = digits.load(name)
+        if task not in (None, "image-classification"):
+            raise DataError(f"--data {name} --task {task}: these are pictures; use image-classification")
+        return RawData(name, "image-classification", arrays, Roles(image="image", label="label"), tuple(str(i) for i in range(10)), digest)
+    path = Path(name)
+    found, digest = (_local(path), _digest(path)) if path.exists() else (_hub(name), "")
+    if "train" not in found:
+        raise DataError(f"--data {name}: no training rows; splits found: {', '.join(found) or 'none'}")
+    for split, rows in found.items():
+        if len(rows) == 0:
+            raise DataError(f"--data {name}: the {split} split is empty")
+    roles = find_roles(name, found["train"], task, columns or {})
+    if "validation" not in found:
+        found |= _hash_split(name, found["train"])
+    for split in found:
+        roles.check(name, split, found[split])
+    labels = label_names(name, found, roles) if roles.label else ()
+    digest = digest or hashlib.sha256("".join(str(rows._fingerprint) for rows in found.values()).encode()).hexdigest()
+    return RawData(name, roles.task, found, roles, labels, digest)
+
+
+def _local(path: Path) -> dict[str, Any]:
+    if path.is_file():
+        return {"train": _read_files(path.name, {"train": [path]})["train"]}
+    files: dict[str, list[Path]] = {}
+    for split, names in SPLITS.items():
+        got = [p for p in sorted(path.iterdir()) if p.is_file() and p.stem.lower() in names and p.suffix.lower() in READERS]
+        if len(got) > 1:
+            raise DataError(f"--data {path}: {' and '.join(p.name for p in got)} are both {split} rows; keep one")
+        if got:
+            files[split] = got
+    if files:
+        return _read_files(str(path), files)
+    if any(p.suffix.lower() in PICTURES for p in path.rglob("*")):
+        return _pictures(path)
+    seen = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
+    raise DataError(
+        f"--data {path}: neither train.csv, .tsv, .json, .jsonl or .parquet nor a folder of pictures a class; it holds {seen}"
+    )
+
+
+def _read_files(name: str, files: Mapping[str, list[Path]]) -> dict[str, Any]:
+    import datasets
+
+    kinds = {p.suffix.lower() for paths in files.values() for p in paths}
+    unknown = kinds - set(READERS)
+    if unknown:
+        raise DataError(f"--data {name}: {', '.join(sorted(unknown)) or 'a file without an ending'} cannot be read; use {', '.join(READERS)}")
+    if len({READERS[k] for k in kinds}) > 1 or len(kinds & {".csv", ".tsv"}) > 1:
+        raise DataError(f"--data {name}: its splits have several formats ({', '.join(sorted(kinds))}); use one")
+    [kind] = kinds
+    # empty text is text: without keep_default_na a review that says "NA" becomes nothing
+    options: dict[str, Any] = {"sep": "\t" if kind == ".tsv" else ",", "keep_default_na": False} if READERS[kind] == "csv" else {}
+    with _quiet():
+        try:
+            loaded = datasets.load_dataset(READERS[kind], data_files={s: [str(p) for p in ps] for s, ps in files.items()}, **options)
+        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+            told = str(error.__cause__ or error).strip().splitlines()[0]
+            raise DataError(f"--data {name}: cannot be read as {READERS[kind]}: {told}") from None
+    return dict(loaded)
+
+
+def _pictures(path: Path) -> dict[str, Any]:
+    import datasets
+
+    with _quiet():
+        try:
+            loaded = dict(datasets.load_dataset("imagefolder", data_dir=str(path)))
+        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+            raise DataError(f"--data {path}: cannot be read as a folder of pictures a class: {str(error).splitlines()[0]}") from None
+    if "label" not in loaded["train"].column_names:
+        raise DataError(f"--data {path}: the pictures lie in no folders; put each class in a folder of its name")
+    return loaded
+
+
+def _hub(name: str) -> dict[str, Any]:
+    import datasets
+
+    if name.startswith((".", "/", "~")) or Path(name).suffix.lower() in READERS:
+        raise DataError(f"--data {name}: no such file or folder")
+    with _quiet():
+        try:
+            loaded = dict(datasets.load_dataset(name))
+        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+            near = nearest(name, list(BUILT_IN))
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise DataError(
+                f"--data {name}: no such file, folder or built-in name ({', '.join(BUILT_IN)}), and no hub data set of that name could be read; "
+                f"{hint}{str(error).strip().splitlines()[0]}"
+            ) from None
+    return {split: loaded[n] for split, names in SPLITS.items() for n in names if n in loaded}
+
+
+def _hash_split(name: str, rows: Any) -> dict[str, Any]:
+    """{train, validation}: a row is validation when the hash of its content falls into the share."""
+    held = [i for i, row in enumerate(rows) if _bucket(row) < VALIDATION_PERCENT]
+    kept = sorted(set(range(len(rows))) - set(held))
+    if not held or not kept:
+        raise DataError(f"--data {name}: {len(rows)} rows are too few to set validation rows aside; give a validation file")
+    return {"train": rows.select(kept), "validation": rows.select(held)}
+
+
+def _bucket(row: Mapping[str, Any]) -> int:
+    plain = {k: v if isinstance(v, str | int | float | bool | list | dict | None) else v.tobytes().hex() for k, v in row.items()}
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % 100
+
+
+def _digest(path: Path) -> str:
+    """sha256 over the bytes of a file, or of a folder's files in the order of their names."""
+    digest = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """datasets' bars and log lines, silenced for the length of a call and put back."""
+    import datasets
+    from datasets.utils.logging import get_verbosity, set_verbosity
+
+    level, bars = get_verbosity(), datasets.utils.are_progress_bars_disabled()
+    set_verbosity(logging.ERROR)
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        set_verbosity(level)
+        if not bars:
+            datasets.enable_progress_bars()

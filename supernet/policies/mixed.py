@@ -1,0 +1,40 @@
+"""An independent rank for each sample and module (the default).
+
+c_{i,l} = 1[j < r_{i,l}], r_{i,l} uniform over the space's ranks, except that one row in eight runs all modules at their largest rank: random rank
+vectors almost never visit that corner, and without it budgets cannot be compared. In the pilot of this project's findings this rule gave the best
+inherited loss at equal compute and a Kendall τ of .48–.53 against converged runs at equal parameter count, where counting parameters gave .05.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from archrank.supernet.policies.base import Policy, counter_uniform
+
+__all__ = ["Mixed"]
+
+MAX_RANK_SHARE = 1 / 8
+
+
+class Mixed(Policy):
+    """Per-sample, per-module ranks with a share of max-rank rows."""
+
+    def draw(self, step: int, samples: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """The ranks `(samples, modules)` themselves."""
+        index = np.asarray(samples, dtype=np.int64)[:, None]
+        module = np.arange(1, len(self.modules) + 1)[None]
+        u = counter_uniform(self.seed, step, index, module)
+        ranks = self.ranks[np.minimum((u * len(self.ranks)).astype(np.int64), len(self.ranks) - 1)]
+        full = counter_uniform(self.seed, step, index, 0) < MAX_RANK_SHARE
+        clipped: NDArray[np.int64] = np.minimum(np.where(full, self.r_max, ranks), self.limits)
+        return clipped
+
+    def spectrum(self, step: int, samples: Sequence[int] | NDArray[np.int64]) -> Tensor:
+        """c `(samples, modules, r_max)`: ones up to each drawn rank."""
+        ranks = torch.from_numpy(self.draw(step, samples))
+        return (torch.arange(self.r_max) < ranks[..., None]).float()

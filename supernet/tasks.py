@@ -1,0 +1,82 @@
+"""What is learnt: how logits become a loss and a count of right answers, and which transformers and PEFT classes go with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+__all__ = ["IGNORED", "TASKS", "Task", "Totals", "load"]
+
+IGNORED = -100
+"""A label that no loss counts: padding and prompts."""
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums over a batch: negative log-likelihood in nats, right answers, answers asked for."""
+
+    loss: float
+    correct: float
+    count: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """One kind of task.
+
+    auto_class: of transformers; peft_task: PEFT's task type; per_token: whether each position of a row has a label of its own (the position before it
+    predicts it) or each row has one.
+    """
+
+    name: str
+    auto_class: str
+    peft_task: str | None
+    per_token: bool
+
+    def row_losses(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """`(n,)` cross-entropy of each row in nats, in fp32; for text the mean over the row's labelled tokens.
+
+        logits `(n, classes)`, or `(n, tokens, vocabulary)` where per_token; batch["labels"] `(n,)` or `(n, tokens)`.
+        """
+        if not self.per_token:
+            return cross_entropy(logits.float(), batch["labels"], reduction="none")
+        losses, labels = self._tokens(logits, batch)
+        asked = labels != IGNORED
+        return losses.sum(1) / asked.sum(1).clamp(min=1)
+
+    def totals(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Totals:
+        """Sums over rows, or over labelled tokens where per_token: their quotients are the mean loss and the accuracy of a data set."""
+        if not self.per_token:
+            labels = batch["labels"]
+            losses = self.row_losses(logits, batch)
+            return Totals(float(losses.double().sum()), float((logits.argmax(-1) == labels).sum()), float(len(labels)))
+        losses, labels = self._tokens(logits, batch)
+        asked = labels != IGNORED
+        right = (logits[:, :-1].argmax(-1) == labels) & asked
+        return Totals(float(losses.double().sum()), float(right.sum()), float(asked.sum()))
+
+    def _tokens(self, logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        labels = batch["labels"][:, 1:]
+        flat = cross_entropy(logits[:, :-1].float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+        return torch.where(labels == IGNORED, 0.0, flat.view(labels.shape)), labels
+
+
+TASKS = {
+    t.name: t
+    for t in (
+        Task("image-classification", "AutoModelForImageClassification", None, per_token=False),
+        Task("text-classification", "AutoModelForSequenceClassification", "SEQ_CLS", per_token=False),
+        Task("causal-lm", "AutoModelForCausalLM", "CAUSAL_LM", per_token=True),
+    )
+}
+
+
+def load(name: str) -> Task:
+    """A task by its name; ValueError lists the names."""
+    if name not in TASKS:
+        raise ValueError(f"no task {name!r}; there are: {', '.join(TASKS)}")
+    return TASKS[name]

@@ -1,0 +1,168 @@
+"""One training loop for everything that a run trains: the supernet, a head, a candidate.
+
+What happens at step t is a function of (seed, t) alone: the data order, the ranks, the dropout masks (the generator is seeded anew for each step, inside
+a fork that leaves the caller's state alone). So a checkpoint needs the parameters, Adam's moments and one integer, and a resumed run repeats the
+uninterrupted one bit for bit on the same machine with the same number of threads.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from archrank.supernet.checkpoint import Checkpoint
+from archrank.supernet.net import Elastic
+from archrank.supernet.policies.base import Policy, counter_uniform
+
+__all__ = ["Batches", "LossFunction", "NonFiniteLoss", "TrainPlan", "train"]
+
+Batches = Callable[[int], tuple[Mapping[str, Tensor], NDArray[np.int64]]]
+"""step -> (batch with labels, the global sample index of each row)."""
+
+LossFunction = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
+"""(logits, batch) -> mean loss over the rows, a scalar."""
+
+Tick = Callable[[int, float], None]
+"""(steps done, last loss): progress, and the safe point at which an interruption may be raised."""
+
+LOOK_EVERY = 10  # reading the loss waits for the device
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss became NaN or infinite; `.step` says when."""
+
+    def __init__(self, step: int, loss: float) -> None:
+        super().__init__(f"the loss became {loss} at step {step}; a smaller --lr is the usual remedy")
+        self.step = step
+
+
+@dataclass(frozen=True, slots=True)
+class TrainPlan:
+    """AdamW with linear warm-up and linear decay to zero.
+
+    lr(t) = lr · min(t / w, (T − t) / (T − w)), w = warmup · T.
+    """
+
+    steps: int
+    lr: float
+    seed: int = 0
+    warmup: float = 0.06
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    accumulate: int = 1
+
+    def rate(self, step: int) -> float:
+        """The learning rate of step 0 … steps − 1."""
+        warm = max(1, math.ceil(self.warmup * self.steps))
+        if step < warm:
+            return self.lr * (step + 1) / warm
+        return self.lr * (self.steps - step) / max(1, self.steps - warm)
+
+
+def train(
+    net: Elastic,
+    batches: Batches,
+    loss_function: LossFunction,
+    plan: TrainPlan,
+    *,
+    policy: Policy | None = None,
+    parameters: Sequence[nn.Parameter] | None = None,
+    checkpoint: Checkpoint | None = None,
+    tick: Tick | None = None,
+) -> float:
+    """Trains in place; returns the seconds spent, those before an interruption included.
+
+    policy: draws the spectrum of each sample (None: all components); parameters: default the adapters; everything else is frozen meanwhile.
+    Raises NonFiniteLoss; whatever `tick` raises passes through after a checkpoint was written.
+    """
+    trained = list(net.adapters.parameters() if parameters is None else parameters)
+    device = next(net.base.parameters()).device
+    optimizer = torch.optim.AdamW(trained, lr=plan.lr, weight_decay=plan.weight_decay, fused=_can_fuse(trained))
+    first, before = checkpoint.load(trained, optimizer) if checkpoint else (0, 0.0)
+    start = saved = time.monotonic()
+    net.train()
+    with _only(net, trained), _forked(device):
+        for step in range(first, plan.steps):
+            torch.manual_seed(int(counter_uniform(plan.seed, step, 7) * 2**53))
+            for group in optimizer.param_groups:
+                group["lr"] = plan.rate(step)
+            batch, index = batches(step)
+            loss = _backward(net, batch, index, loss_function, plan, policy, step, device)
+            torch.nn.utils.clip_grad_norm_(trained, plan.max_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            done, now = step + 1, time.monotonic()
+            if done % LOOK_EVERY == 0 or done == plan.steps:
+                value = float(loss)
+                if not math.isfinite(value):
+                    raise NonFiniteLoss(done, value)
+                if tick:
+                    try:
+                        tick(done, value)
+                    except BaseException:
+                        if checkpoint:
+                            checkpoint.save(done, trained, optimizer, before + now - start)
+                        raise
+            if checkpoint and now - saved >= checkpoint.every_seconds and done < plan.steps:
+                checkpoint.save(done, trained, optimizer, before + now - start)
+                saved = time.monotonic()
+    net.eval()
+    return before + time.monotonic() - start
+
+
+def _backward(
+    net: Elastic,
+    batch: Mapping[str, Tensor],
+    index: NDArray[np.int64],
+    loss_function: LossFunction,
+    plan: TrainPlan,
+    policy: Policy | None,
+    step: int,
+    device: torch.device,
+) -> Tensor:
+    """Adds the gradient of one step's mean loss, in `accumulate` parts; returns the loss."""
+    rows = len(index)
+    spectrum = None if policy is None else policy.spectrum(step, index).to(device)
+    total = torch.zeros((), device=device)
+    for part in np.array_split(np.arange(rows), min(plan.accumulate, rows)):
+        low, high = int(part[0]), int(part[-1]) + 1
+        inputs = {key: value[low:high].to(device) for key, value in batch.items()}
+        labels = inputs.pop("labels")
+        outputs = net(spectrum=None if spectrum is None else spectrum[low:high], **inputs)
+        loss = loss_function(outputs.logits, {**inputs, "labels": labels}) * ((high - low) / rows)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total = total + loss.detach()
+    return total
+
+
+def _can_fuse(parameters: Sequence[nn.Parameter]) -> bool:
+    return bool(parameters) and all(p.dtype == torch.float32 for p in parameters)
+
+
+@contextmanager
+def _only(net: Elastic, trained: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Gradients for `trained` alone; every flag is put back afterwards."""
+    wanted = {id(p) for p in trained}
+    flags = [(p, p.requires_grad) for p in net.parameters()]
+    try:
+        for p, _ in flags:
+            p.requires_grad_(id(p) in wanted)
+        yield
+    finally:
+        for p, flag in flags:
+            p.requires_grad_(flag)
+            p.grad = None
+
+
+@contextmanager
+def _forked(device: torch.device) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
