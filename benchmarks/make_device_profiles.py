@@ -320,7 +320,7 @@ def toml(device: Row, constants: Constants) -> str:
         "stack": device.get("stack", stack),
     }
     head = [
-        "# Made by benchmarks/make_device_profiles.py from devices.csv and the latency tables; change it there.",
+        "# Made by benchmarks/make_device_profiles.py from devices.csv and the latency tables; edit that.",
         "schema = 1",
     ]
     head += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in text.items()]
@@ -335,8 +335,8 @@ def toml(device: Row, constants: Constants) -> str:
         "interval": constants.interval,
     }
     spread = (
-        "exp of the 90th percentile of the GEMM fit's |log error|, at least 1.35 (another software stack was 21 % off)"
-        "; 1.2 times as wide where borrowed, 2 where unmeasured"
+        "exp of the 90th percentile of the GEMM fit's |log error|, at least 1.35 ("
+        "another software stack was 21 % off); 1.2 times as wide where borrowed, 2 where unmeasured"
     )
     sources = {
         **dict.fromkeys(("spec", "peak_ops_per_s"), device["source"]),
@@ -377,8 +377,10 @@ def cpu() -> str:
         "peak_fp32_flops_per_s": "7.68e11",
         "peak_bf16_flops_per_s": "7.68e11",
         "confirmed": "none: peak_fp32_flops_per_s peak_bf16_flops_per_s",
-        "source": "generic, no product: 8 cores x 3.0 GHz x 2 FMA units x 8 lanes x 2 operations; two channels of "
-        "DDR4-3200 (25.6e9 bytes/s each, JEDEC JESD79-4); bf16 computed in fp32; l2 is the last-level cache",
+        "source": "generic, no product: 8 cores x 3.0 GHz x 2 FMA units x 8 lanes x 2 operations; "
+        ""
+        "two channels of DDR4-3200 (25.6e9 bytes/s each, JEDEC JESD79-4); bf16 computed in fp32; "
+        "l2 is the last-level cache",
         "interval": "a guess: an actual CPU may be three times faster or slower",
     }
     fit = replace(DEFAULT, launch={"matmul_us": 5.0, "other_us": 3.0})

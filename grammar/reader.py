@@ -123,6 +123,11 @@ def _check_ops(grammar: Grammar) -> None:
 
 
 def _check_site_file(grammar: Grammar) -> None:
+    """What only makes sense elsewhere is refused, rather than passed over."""
+    for production in grammar.productions:
+        if max(production.copies, default=1) > 1:
+            where, message = production.place, "copies: an adapter stands once at its module; remove it"
+            raise SpaceError(grammar.file, where.line, where.column, message)
     place = grammar.places[grammar.start]
     if not grammar.spaced:
         message = r"sites stand side by side, with a space between: add `%ignore /\s+/`"

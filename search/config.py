@@ -49,7 +49,7 @@ class RunConfig:
     strategy: str = _flag("nsga2", "how", "see `search list strategies`")
     policy: str = _flag("mixed", "how", "how ranks are drawn while the supernet trains: `search list policies`")
     trials: int = _flag(200, "how", "candidates priced with the supernet")
-    finalists: int = _flag(8, "how", "candidates that get the full fine-tune")
+    finalists: int = _flag(6, "how", "candidates that get the full fine-tune")
     train_steps: int | None = _flag(None, "how", "steps of one full fine-tune; the supernet trains three times as long")
     batch_size: int | None = _flag(None, "how", "rows of a training step")
     lr: float | None = _flag(None, "how", "peak learning rate of AdamW")
@@ -58,6 +58,7 @@ class RunConfig:
     seed: int = _flag(0, "how", "of every random choice")
     out: str | None = _flag(None, "where", "run folder (default: the next free runs/N)")
     device: str = _flag("cpu", "where", "cpu, cuda, cuda:0")
+    threads: int | None = _flag(None, "where", "CPU threads (default: 1 for a tiny base, else all cores)")
     compute_dtype: str = _flag("fp32", "where", "of the base; adapters stay fp32", ("fp32", "bf16"))
     save_minutes: float = _flag(5.0, "where", "training time that a crash may cost")
     max_hours: float | None = _flag(None, "where", "stop, resumable, after this long")
@@ -93,6 +94,7 @@ _AT_LEAST: dict[str, float] = {
     "train_steps": 1,
     "batch_size": 1,
     "accumulate": 1,
+    "threads": 1,
     "seed": 0,
     "max_hours": 0,
 }

@@ -33,6 +33,7 @@ __all__ = ["Job", "new_parameters", "prepare"]
 
 SUPERNET_RUNS = 3  # the supernet trains this many times one full fine-tune: K ≥ 3 in the pilot's evidence
 EVALUATION_ROWS = 256  # rows of one evaluation batch
+TINY = 1_000_000  # parameters below which threads wait for each other longer than they compute
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ def prepare(config: RunConfig) -> Job:
     data = datasets.prepare(raw, base, max_length=config.max_length)
     config = _resolved(config, base, data, devices)
 
+    assert config.threads is not None
+    torch.set_num_threads(config.threads)
     shapes = target_modules(base.model, config.target_modules or space.target_modules or "all-linear", base.new_head)
     bound = space.bind(shapes)
     net = elastic(base.model, bound, seed=config.seed)
@@ -199,7 +202,7 @@ def _columns(config: RunConfig) -> dict[str, str]:
 
 def _resolved(config: RunConfig, base: Base, data: datasets.TaskData, devices: Mapping[str, predictors.Device]) -> RunConfig:
     """What the user left open, chosen; the embedded base's choices are those its benchmark was tuned with."""
-    batch = config.batch_size or (64 if base.embedded else 32)
+    batch = config.batch_size or 32
     epoch = -(-data.size("train") // batch)
     dtype = next((t for t in ("bf16", "fp16") if all(t in d.profile.peak_ops_per_s for d in devices.values())), "fp32") if devices else "fp32"
     return replace(
@@ -211,6 +214,7 @@ def _resolved(config: RunConfig, base: Base, data: datasets.TaskData, devices: M
                 "serve_dtype": dtype,
                 "serve_seq": config.max_length,
                 "task": data.task,
+                "threads": 1 if sum(p.numel() for p in base.model.parameters()) < TINY else torch.get_num_threads(),
             }
         ),
         base=config.base and str(Path(config.base).resolve()) if config.base and Path(config.base).exists() else config.base,

@@ -190,6 +190,7 @@ class Elastic(nn.Module):
 
 def _branch(adapter: AdapterFamily, c: Tensor | None) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        return output + adapter(args[0], c).to(output.dtype)
+        added: Tensor = output + adapter(args[0], c).to(output.dtype)
+        return added
 
     return add

@@ -141,6 +141,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "rank a word": (SITES.replace('"4" |', '"big" |'), 6, '"big" is no argument of lora'),
     "no rank": (SITES.replace('"(" R ")"', '"(" ")"'), 5, "lora takes 1 numbers from terminals"),
     "site without white space": (SITES.replace("%ignore /\\s+/\n", ""), 2, "add `%ignore /\\s+/`"),
+    "site with copies": (SITES.replace('":" a\n', '":" a //@ copies(a) = 2\n'), 3, "an adapter stands once"),
     "site with depth": ("//@ max depth = 3\n" + SITES, 1, "max depth: a space of sites has no such bound"),
     "site with a "
     "prior": ("//@ prior size = uniform\n" + SITES, 3, "all sentences of a space of sites have one size"),

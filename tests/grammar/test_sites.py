@@ -264,12 +264,12 @@ def test_binding_is_asked_for_and_checked() -> None:
             match=r"lora_ranks adapts a base and is not bound to one: call "
             r"space\.bind",
         ):
-            call()  # type: ignore[operator]
+            call()
     bad: list[tuple[dict[str, tuple[int, int]], str]] = [
         ({}, "bind needs at least one module"),
         ({"0.q": (8, 8)}, "module name '0.q' is not a MODULE"),
         ({"q": (0, 8)}, "two whole numbers above 0"),
-        ({"q": (8, 8, 8)}, "two whole numbers above 0"),
+        ({"q": (8, 8, 8)}, "two whole numbers above 0"),  # type: ignore[dict-item]
     ]
     for shapes, message in bad:
         with pytest.raises(ValueError, match=message):
