@@ -25,6 +25,7 @@ from archrank.supernet.base import load_base
 from archrank.supernet.checkpoint import load_tensors
 from archrank.supernet.export import Home
 from archrank.supernet.net import Elastic
+from archrank.supernet.quiet import quiet_transformers
 from archrank.supernet.subnetwork import SubNetwork
 
 __all__ = ["Taken", "extract", "take_home", "verify"]
@@ -174,12 +175,13 @@ def reload(sub: SubNetwork, folder: Path, form: str, task: str, dtype: torch.dty
 
     cls = getattr(transformers, tasks.load(task).auto_class)
     if form == "merged":
-        merged: nn.Module = cls.from_pretrained(folder, dtype=dtype).eval()
+        with quiet_transformers():
+            merged: nn.Module = cls.from_pretrained(folder, dtype=dtype).eval()
         return merged
     import peft
 
     extra: Mapping[str, object] = {"num_labels": labels, "ignore_mismatched_sizes": True} if sub.home.new_head else {}
-    with warnings.catch_warnings():
+    with quiet_transformers(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a fresh head is announced, then replaced by modules_to_save
         base = cls.from_pretrained(sub.home.base_name, dtype=dtype, **extra)
         model: nn.Module = peft.PeftModel.from_pretrained(base, folder, autocast_adapter_dtype=False).eval()

@@ -210,7 +210,7 @@ def _resolved(config: RunConfig, base: Base, data: datasets.TaskData, devices: M
             {
                 "batch_size": batch,
                 "train_steps": 600 if base.embedded else min(2000, max(100, 3 * epoch)),
-                "lr": 5e-3 if base.embedded else 1e-3,
+                "lr": 1e-2 if base.embedded else 1e-3,
                 "serve_dtype": dtype,
                 "serve_seq": config.max_length,
                 "task": data.task,

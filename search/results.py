@@ -129,8 +129,16 @@ class Run:
         return verdict(self)
 
     def table(self, front: ParetoFront) -> str:
-        """The front as text, the stage of every value shown."""
-        return front_table([t.to_json() for t in front], [(o.name, o.direction, o.unit) for o in self.objectives])
+        """The front as text, the stage of every value shown; what is the same for every candidate stands below it, once."""
+        constants = self.header["constants"]
+        rows = [t.to_json() for t in front]
+        for row in rows:
+            row["values"] = {name: v for name, v in row["values"].items() if name not in constants}  # type: ignore[attr-defined]
+        text = front_table(rows, [(o.name, o.direction, o.unit) for o in self.objectives]) + "\n"
+        if constants:
+            told = ", ".join(f"{name} {value:,.4g}" for name, value in constants.items())
+            text += f"\nthe same for every candidate ({self.config.deploy}, {self.config.serve_dtype}): {told}\n"
+        return text
 
     def extract(self, trial: Trial | int) -> SubNetwork:
         """A trial's sub-network with the weights that its values were measured with."""

@@ -6,9 +6,7 @@ Weights come from safetensors only (a pickle runs code when it is read) and no c
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from torch import nn
 
 from archrank.supernet import tasks
 from archrank.supernet.modules import target_modules
+from archrank.supernet.quiet import quiet_transformers
 
 __all__ = ["EMBEDDED", "Base", "BaseModelError", "load_base", "module_shapes"]
 
@@ -84,7 +83,7 @@ def load_base(
             "label2id": {name: i for i, name in enumerate(label_names)},
             "ignore_mismatched_sizes": True,
         }
-    with _quiet(), torch.random.fork_rng():
+    with quiet_transformers(), torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
             model, info = cls.from_pretrained(place, dtype=DTYPES[compute_dtype], use_safetensors=True, output_loading_info=True, **wanted)
@@ -103,7 +102,7 @@ def module_shapes(name_or_path: str | None, pattern: str) -> dict[str, tuple[int
     place = str(EMBEDDED if name_or_path is None else path or name_or_path)
     config = _config(place, name_or_path)
     cls = getattr(transformers, tasks.load(_task_of(config, place)).auto_class)
-    with _quiet(), torch.device("meta"):
+    with quiet_transformers(), torch.device("meta"):
         model = cls.from_config(config)
     return target_modules(model, pattern)
 
@@ -115,11 +114,13 @@ def _config(place: str, given: str | None) -> Any:
         raise BaseModelError(f"--base {given}: no such folder; give a model folder (config.json and safetensors) or a hub name")
     if Path(place).is_file():
         raise BaseModelError(f"--base {given}: is a file; give the folder that holds config.json and the safetensors")
-    with _quiet():
+    if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
+        raise BaseModelError(f"--base {given}: has no config.json; give a model folder (config.json and safetensors) or a hub name")
+    with quiet_transformers():
         try:
             return transformers.AutoConfig.from_pretrained(place)
         except OSError:
-            what = "has no readable config.json" if Path(place).exists() else "is no folder here, and no hub model of that name could be reached"
+            what = "its config.json cannot be read" if Path(place).exists() else "is no folder here, and no hub model of that name could be reached"
             raise BaseModelError(f"--base {given}: {what}; give a model folder (config.json and safetensors) or a hub name") from None
         except ValueError as error:
             first = str(error).strip().splitlines()[0]
@@ -162,7 +163,7 @@ def _processor(place: str, task: str) -> Any:
     """The tokenizer or image processor; None where an image model has none (then the configuration's size is all that is known)."""
     import transformers
 
-    with _quiet():
+    with quiet_transformers():
         try:
             if task == "image-classification":
                 return transformers.AutoImageProcessor.from_pretrained(place)
@@ -192,17 +193,3 @@ def _fingerprint(place: str) -> str:
     return digest.hexdigest()
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """transformers' bars and warnings, silenced for the length of a call and put back."""
-    from transformers.utils import logging as theirs
-
-    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
-    theirs.set_verbosity(logging.ERROR)
-    theirs.disable_progress_bar()
-    try:
-        yield
-    finally:
-        theirs.set_verbosity(level)
-        if bars:
-            theirs.enable_progress_bar()

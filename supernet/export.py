@@ -17,9 +17,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-__all__ = ["Home", "merged", "write_merged", "write_peft", "zero_padded"]
+from archrank.supernet.quiet import quiet_transformers
+
+__all__ = ["ExportRefused", "Home", "merged", "write_merged", "write_peft", "zero_padded"]
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
+
+
+class ExportRefused(ValueError):
+    """A sub-network that cannot take the form that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,9 @@ def merged(base: nn.Module, factors: Factors) -> nn.Module:
 
 
 def write_peft(base: nn.Module, factors: Factors, folder: Path, home: Home) -> Path:
-    """`adapter_config.json` and `adapter_model.safetensors`; ValueError when there is nothing to write."""
+    """`adapter_config.json` and `adapter_model.safetensors`; ExportRefused when there is nothing to write."""
     if not factors:
-        raise ValueError("this sub-network adapts no module: it is the base itself; pick another, or export it merged")
+        raise ExportRefused("this sub-network adapts no module: it is the base itself; pick another, or export it merged")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_config.json").write_text(json.dumps(peft_config(base, factors, home), indent=2) + "\n")
     tensors: dict[str, Tensor] = {}
@@ -118,9 +124,10 @@ def write_merged(model: nn.Module, folder: Path, home: Home) -> Path:
     """`save_pretrained` of the merged model, with the tokenizer or image processor beside it."""
     save = getattr(model, "save_pretrained", None)
     if save is None:
-        raise ValueError(f"{type(model).__name__} has no save_pretrained: export the adapter (peft) instead")
+        raise ExportRefused(f"{type(model).__name__} has no save_pretrained: export the adapter (peft) instead")
     folder.mkdir(parents=True, exist_ok=True)
-    save(folder, safe_serialization=True)
+    with quiet_transformers():
+        save(folder)
     save_processor = getattr(home.processor, "save_pretrained", None)
     if save_processor is not None:
         save_processor(folder)

@@ -20,10 +20,14 @@ from archrank.supernet import adapters
 from archrank.supernet.adapters.base import AdapterFamily
 from archrank.supernet.subnetwork import SubNetwork
 
-__all__ = ["Config", "Elastic", "elastic"]
+__all__ = ["Config", "ConfigurationError", "Elastic", "elastic"]
 
 Config = Mapping[str, int] | grammar.Derivation
 """A sub-network: {module: rank} (rank 0 or absent: left alone) or a derivation of the net's space."""
+
+
+class ConfigurationError(ValueError):
+    """A sub-network that this supernet does not hold, or a base that it cannot be built on."""
 
 
 def elastic(
@@ -45,7 +49,7 @@ def elastic(
     if isinstance(space, str):
         space = grammar.load(space)
     if not space.is_site_space:
-        raise ValueError(f"the space {space.name!r} adapts no base: only a file with //@ target_modules has sites to adapt")
+        raise ConfigurationError(f"the space {space.name!r} adapts no base: only a file with //@ target_modules has sites to adapt")
     if not space.sites:
         space = space.bind(find_modules(base_model, target_modules or space.target_modules or "all-linear"), max_rank=r_max)
     top = r_max or max(space.ranks)
@@ -94,18 +98,18 @@ class Elastic(nn.Module):
             yield name, module
 
     def ranks(self, config: Config) -> dict[str, int]:
-        """{module: rank ≥ 1} of a configuration; ValueError for a module or a rank that the net does not hold."""
+        """{module: rank ≥ 1} of a configuration; ConfigurationError for a module or a rank that the net does not hold."""
         if isinstance(config, grammar.Derivation):
             if self.space is None:
-                raise ValueError("this net has no space: select it by {module: rank}")
+                raise ConfigurationError("this net has no space: select it by {module: rank}")
             config = {name: adapter.rank for name, adapter in self.space.adapters(config).items()}
         for name, rank in config.items():
             if name not in self._places:
                 near = grammar.nearest(name, self.names)
-                raise ValueError(f"no adapted module {name!r}; did you mean {', '.join(near) or 'one of net.names'}?")
+                raise ConfigurationError(f"no adapted module {name!r}; did you mean {', '.join(near) or 'one of net.names'}?")
             held = self._adapter(name).rank
             if not 0 <= rank <= held:
-                raise ValueError(f"rank {rank} of {name} is outside 0 … {held}, what this supernet holds")
+                raise ConfigurationError(f"rank {rank} of {name} is outside 0 … {held}, what this supernet holds")
         return {name: config[name] for name in self.names if config.get(name, 0) > 0}
 
     def _adapter(self, name: str) -> AdapterFamily:
@@ -158,7 +162,7 @@ class Elastic(nn.Module):
         """
         enable = getattr(self.base, "gradient_checkpointing_enable", None)
         if enable is None:
-            raise ValueError(f"{type(self.base).__name__} has no gradient checkpointing; drop --gradient-checkpointing")
+            raise ConfigurationError(f"{type(self.base).__name__} has no gradient checkpointing; drop --gradient-checkpointing")
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), self.attached(self._running)

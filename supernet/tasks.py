@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-__all__ = ["IGNORED", "TASKS", "Task", "Totals", "load"]
+__all__ = ["IGNORED", "TASKS", "Task", "TaskError", "Totals", "load"]
 
 IGNORED = -100
 """A label that no loss counts: padding and prompts."""
@@ -75,8 +75,12 @@ TASKS = {
 }
 
 
+class TaskError(ValueError):
+    """A task that there is not."""
+
+
 def load(name: str) -> Task:
-    """A task by its name; ValueError lists the names."""
+    """A task by its name; TaskError lists the names."""
     if name not in TASKS:
-        raise ValueError(f"no task {name!r}; there are: {', '.join(TASKS)}")
+        raise TaskError(f"no task {name!r}; there are: {', '.join(TASKS)}")
     return TASKS[name]

@@ -1,5 +1,4 @@
-"""NSGA-II on sentences: crossover and mutation by the grammar, selection by Pareto rank and crowding over the
-whole history.
+"""NSGA-II on sentences: variation by the grammar, selection by Pareto rank and crowding over the whole history.
 
 Deb, Pratap, Agarwal, Meyarivan: A fast and elitist multiobjective genetic algorithm: NSGA-II, IEEE TEC 6(2),
 2002; here steady-state (each proposal sees every trial before it), with Deb's constraint-domination, and

@@ -5,9 +5,15 @@ from __future__ import annotations
 import pkgutil
 from importlib import import_module
 
+from archrank.grammar import nearest
+
 from archrank.supernet.adapters.base import AdapterFamily
 
-__all__ = ["AdapterFamily", "available", "load", "summary"]
+__all__ = ["FamilyError", "AdapterFamily", "available", "load", "summary"]
+
+
+class FamilyError(ValueError):
+    """A name that no file of this folder has."""
 
 
 def available() -> list[str]:
@@ -16,9 +22,11 @@ def available() -> list[str]:
 
 
 def load(name: str) -> type[AdapterFamily]:
-    """The class of one family; ValueError names the choices."""
+    """The class of one family; FamilyError names the choices."""
     if name not in available():
-        raise ValueError(f"no adapter family {name!r}; there are: {', '.join(available())}")
+        near = nearest(name, available())
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise FamilyError(f"no adapter family {name!r}; {hint}there are: {', '.join(available())}")
     module = import_module(f"{__name__}.{name}")
     family: type[AdapterFamily] = getattr(module, module.__all__[0])
     return family

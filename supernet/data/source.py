@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from archrank.grammar import nearest
 from archrank.supernet.data import digits
 from archrank.supernet.data.errors import DataError
 from archrank.supernet.data.roles import Roles, find_roles, label_names
+from archrank.supernet.quiet import quiet_datasets
 
 __all__ = ["BUILT_IN", "RawData", "read_dataset"]
 
@@ -106,19 +105,23 @@ def _read_files(name: str, files: Mapping[str, list[Path]]) -> dict[str, Any]:
     [kind] = kinds
     # empty text is text: without keep_default_na a review that says "NA" becomes nothing
     options: dict[str, Any] = {"sep": "\t" if kind == ".tsv" else ",", "keep_default_na": False} if READERS[kind] == "csv" else {}
-    with _quiet():
-        try:
-            loaded = datasets.load_dataset(READERS[kind], data_files={s: [str(p) for p in ps] for s, ps in files.items()}, **options)
-        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-            told = str(error.__cause__ or error).strip().splitlines()[0]
-            raise DataError(f"--data {name}: cannot be read as {READERS[kind]}: {told}") from None
-    return dict(loaded)
+    found = {}
+    for split, paths in files.items():  # one call a split: read together, a column that one of them lacks would be filled with nothing
+        with quiet_datasets():
+            try:
+                found[split] = datasets.load_dataset(READERS[kind], data_files=[str(p) for p in paths], split="train", **options)
+            except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+                if "corresponds to no data" in str(error):
+                    raise DataError(f"--data {name}: the {split} split is empty") from None
+                told = str(error.__cause__ or error).strip().splitlines()[0]
+                raise DataError(f"--data {name}: {paths[0].name} cannot be read as {READERS[kind]}: {told}") from None
+    return found
 
 
 def _pictures(path: Path) -> dict[str, Any]:
     import datasets
 
-    with _quiet():
+    with quiet_datasets():
         try:
             loaded = dict(datasets.load_dataset("imagefolder", data_dir=str(path)))
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
@@ -133,7 +136,7 @@ def _hub(name: str) -> dict[str, Any]:
 
     if name.startswith((".", "/", "~")) or Path(name).suffix.lower() in READERS:
         raise DataError(f"--data {name}: no such file or folder")
-    with _quiet():
+    with quiet_datasets():
         try:
             loaded = dict(datasets.load_dataset(name))
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
@@ -167,20 +170,3 @@ def _digest(path: Path) -> str:
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """datasets' bars and log lines, silenced for the length of a call and put back."""
-    import datasets
-    from datasets.utils.logging import get_verbosity, set_verbosity
-
-    level, bars = get_verbosity(), datasets.utils.are_progress_bars_disabled()
-    set_verbosity(logging.ERROR)
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        set_verbosity(level)
-        if not bars:
-            datasets.enable_progress_bars()

@@ -5,9 +5,15 @@ from __future__ import annotations
 import pkgutil
 from importlib import import_module
 
+from archrank.grammar import nearest
+
 from archrank.supernet.policies.base import Policy
 
-__all__ = ["Policy", "available", "load", "summary"]
+__all__ = ["PolicyError", "Policy", "available", "load", "summary"]
+
+
+class PolicyError(ValueError):
+    """A name that no file of this folder has."""
 
 
 def available() -> list[str]:
@@ -16,9 +22,11 @@ def available() -> list[str]:
 
 
 def load(name: str) -> type[Policy]:
-    """The class of one policy; ValueError names the choices."""
+    """The class of one policy; PolicyError names the choices."""
     if name not in available():
-        raise ValueError(f"no policy {name!r}; there are: {', '.join(available())}")
+        near = nearest(name, available())
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise PolicyError(f"no policy {name!r}; {hint}there are: {', '.join(available())}")
     module = import_module(f"{__name__}.{name}")
     policy: type[Policy] = getattr(module, module.__all__[0])
     return policy
