@@ -1,12 +1,15 @@
-"""Rank search against the usual ways to choose a rank, on the embedded task (digits turned by 90°), at equal total training steps.
+"""Rank search against the usual ways to choose a rank, on the embedded task (digits turned by 90°), at equal total
+training steps.
 
-    python benchmarks/digits_ranks.py --seeds 5 --out benchmarks/results/digits_ranks.json [--methods search,uniform] [--train-steps 400]
+    python benchmarks/digits_ranks.py --seeds 5 --out benchmarks/results/digits_ranks.json [--methods search,uniform]
+    [--train-steps 400]
 
-Every method spends 15 · N training steps in all and is run at the same learning rates; the rate is chosen on validation loss, as is every candidate; the
-test rows are read for what was chosen. `search` is the default job (supernet 3 N, re-ranking 6 N, six finalists of N); `random` is the same job with the
-strategy `random`; `uniform` five ranks of 3 N each; `scatter` 15 random allocations of N; `adalora` PEFT's, four targets of 3.75 N, initial rank 1.5 × target.
-A result is, for each seed, the hypervolume of (validation-selected) test loss × log2(adapter parameters), and the test accuracy of the best candidate
-within 12.5, 25, 50 and 100 % of the uniform r_max budget.
+Every method spends 15 · N training steps in all and is run at the same learning rates; the rate is chosen on
+validation loss, as is every candidate; the test rows are read for what was chosen. `search` is the default job
+(supernet 3 N, re-ranking 6 N, six finalists of N); `random` is the same job with the strategy `random`; `uniform` five
+ranks of 3 N each; `scatter` 15 random allocations of N; `adalora` PEFT's, four targets of 3.75 N, initial rank 1.5 ×
+target. A result is, for each seed, the hypervolume of (validation-selected) test loss × log2(adapter parameters), and
+the test accuracy of the best candidate within 12.5, 25, 50 and 100 % of the uniform r_max budget.
 """
 
 from __future__ import annotations
@@ -103,8 +106,8 @@ def adalora(seed: int, steps: int, rate: float) -> list[Point]:
         job = job_for(seed, steps, rate)
         torch.manual_seed(seed)
         config = peft.AdaLoraConfig(
-            target_modules=list(job.net.names), init_r=-(-3 * target // 2), target_r=target, lora_alpha=-(-3 * target // 2), lora_dropout=0.0,
-            tinit=total // 10, tfinal=total // 3, deltaT=10, total_step=total, orth_reg_weight=0.1,
+            target_modules=list(job.net.names), init_r=-(-3 * target // 2), target_r=target,
+            lora_alpha=-(-3 * target // 2), lora_dropout=0.0, tinit=total // 10, tfinal=total // 3, deltaT=10, total_step=total, orth_reg_weight=0.1,
         )  # fmt: skip
         model = peft.get_peft_model(copy.deepcopy(job.base.model), config).train()
         weights = [p for p in model.parameters() if p.requires_grad]
@@ -127,7 +130,13 @@ def adalora(seed: int, steps: int, rate: float) -> list[Point]:
     return points
 
 
-METHODS = {"search": searched("nsga2"), "random": searched("random"), "uniform": uniform, "scatter": scatter, "adalora": adalora}
+METHODS = {
+    "search": searched("nsga2"),
+    "random": searched("random"),
+    "uniform": uniform,
+    "scatter": scatter,
+    "adalora": adalora,
+}
 
 
 def chosen(points: list[Point], budget: float) -> Point | None:
@@ -163,7 +172,10 @@ def main() -> None:
     for seed in seeds:
         for rate in RATES:
             for name in methods:
-                cells.get(f"{name} {seed} {rate} {args.train_steps}", lambda n=name, s=seed, r=rate: METHODS[n](s, args.train_steps, r))
+                cells.get(
+                    f"{name} {seed} {rate} {args.train_steps}",
+                    lambda n=name, s=seed, r=rate: METHODS[n](s, args.train_steps, r),
+                )
                 print(name, seed, rate, flush=True)
     job = job_for(0, args.train_steps, RATES[0])
     top = 16.0 * sum(sum(s) for s in job.net.shapes.values())
@@ -174,12 +186,15 @@ def main() -> None:
     for name in methods:
         rows = []
         for seed in seeds:
-            # the rate is chosen as a user would: by the least validation loss that any point of the run reaches, averaged over budgets
+            # the rate is chosen as a user would: by the least validation loss that any point of the run reaches,
+            # averaged over budgets
             runs = [cells.done[f"{name} {seed} {rate} {args.train_steps}"] for rate in RATES]
             losses = [np.mean([(chosen(p, s * top) or {"val_loss": worst})["val_loss"] for s in SHARES]) for p in runs]
             rows.append(summary(runs[int(np.argmin(losses))], top, worst, floor))
         each[name] = rows
-        table[name] = {k: {"mean": float(np.mean([r[k] for r in rows])), "ci": interval([r[k] for r in rows])} for k in rows[0]}
+        table[name] = {
+            k: {"mean": float(np.mean([r[k] for r in rows])), "ci": interval([r[k] for r in rows])} for k in rows[0]
+        }
     paired = {
         name: {k: interval([a[k] - b[k] for a, b in zip(each["search"], rows, strict=True)]) for k in rows[0]}
         for name, rows in each.items()

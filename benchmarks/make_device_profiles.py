@@ -193,9 +193,7 @@ def fit_fp16(name: str, rows: Sequence[Row], device: Row) -> Fit:
     peak, bandwidth = float(device["peak_fp16_flops_per_s"]), float(device["mem_bandwidth_bytes_per_s"])
     mine = [row for row in rows if row["device"] == name]
     tokens = np.unique(column(mine, "M"))
-    even = {
-        int(tokens[np.abs(np.log(tokens / wanted)).argmin()]) for wanted in np.geomspace(1, tokens.max(), 60)
-    }
+    even = {int(tokens[np.abs(np.log(tokens / wanted)).argmin()]) for wanted in np.geomspace(1, tokens.max(), 60)}
     gemm = [row for row in mine if row["op"].endswith("_proj") and int(row["M"]) in even]
     m, n, k, ms = (column(gemm, c) for c in ("M", "N", "K", "ms_median"))
     compute, memory = 2e3 * m * n * k / peak, 2e3 * (m * k + k * n + m * n) / bandwidth
@@ -240,22 +238,16 @@ def fit_fp32(name: str, tables: Mapping[str, Sequence[Row]], device: Row) -> Fit
     ):
         some = [row for row in tables["rowwise"] if row["device"] == name and row["op"] == op]
         if some:
-            share, _ = fit_rowwise(
-                4e3 * arrays * column(some, "B") * column(some, "H") / bandwidth, column(some, "ms")
-            )
+            share, _ = fit_rowwise(4e3 * arrays * column(some, "B") * column(some, "H") / bandwidth, column(some, "ms"))
             shares.update({kind: share} if share else {})
     conv = [row for row in tables["conv"] if row["device"] == name]
     if conv:
         flops = 18 * np.prod([column(conv, c) for c in ("B", "Input_Channel", "Output_Channel")], axis=0)
         flops = flops * column(conv, "Input_Size") ** 2
         large = flops > np.median(flops)
-        efficiency["conv3x3_fp32"] = round(
-            float(np.median((1e3 * flops / peak / column(conv, "ms"))[large])), 2
-        )
+        efficiency["conv3x3_fp32"] = round(float(np.median((1e3 * flops / peak / column(conv, "ms"))[large])), 2)
     predicted = np.maximum(compute / ec, memory / eb) + 1e-3 * us
-    return replace(
-        DEFAULT, compute=efficiency, bandwidth=shares, launch={}, errors=tuple(log_error(predicted, ms))
-    )
+    return replace(DEFAULT, compute=efficiency, bandwidth=shares, launch={}, errors=tuple(log_error(predicted, ms)))
 
 
 def fits(devices: Mapping[str, Row]) -> tuple[dict[str, Fit], dict[str, Fit]]:
@@ -289,9 +281,7 @@ def combined(device: Row, low: Mapping[str, Fit], full: Mapping[str, Fit]) -> Co
         if not lender[kind]:
             continue
         fit, own = given[lender[kind]], lender[kind] == device["name"]
-        got = Fit(
-            {**got.compute, **fit.compute}, {**got.bandwidth, **fit.bandwidth}, {**got.launch, **fit.launch}
-        )
+        got = Fit({**got.compute, **fit.compute}, {**got.bandwidth, **fit.bandwidth}, {**got.launch, **fit.launch})
         of = "this device" if own else f"{lender[kind]} and borrowed"
         said.append(f"{'fp32' if kind == 'fp32' else 'fp16 and lower'}: fitted on {of}, {table}")
         if kind == "low":

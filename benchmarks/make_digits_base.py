@@ -1,4 +1,5 @@
-"""Makes supernet/bases/digits_vit: a tiny ViT trained on the upright digits' training rows, with small shifts as augmentation.
+"""Makes supernet/bases/digits_vit: a tiny ViT trained on the upright digits' training rows, with small shifts as
+augmentation.
 
     python benchmarks/make_digits_base.py [--seed 0] [--steps 2500] [--out supernet/bases/digits_vit]
 
@@ -28,8 +29,8 @@ def main() -> None:
     torch.set_num_threads(1)  # so that the weights do not depend on the machine's cores
     torch.manual_seed(args.seed)
     config = transformers.ViTConfig(
-        image_size=8, patch_size=2, num_channels=1, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, intermediate_size=64,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=10,
+        image_size=8, patch_size=2, num_channels=1, hidden_size=32, num_hidden_layers=3,
+        num_attention_heads=4, intermediate_size=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=10,
         id2label={i: str(i) for i in range(10)}, label2id={str(i): i for i in range(10)},
     )  # fmt: skip
     model = transformers.ViTForImageClassification(config)

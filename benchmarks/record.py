@@ -1,4 +1,6 @@
-"""How a benchmark's result is kept: one JSON file with the claim, the figures, the machine, the versions, the date, the command."""
+"""How a benchmark's result is kept: one JSON file with the claim, the figures, the machine, the versions, the date,
+the command.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,16 @@ def machine() -> dict[str, object]:
     model = platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        model = next((line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")), model)
-    found: dict[str, object] = {"processor": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "system": platform.system()}
+        model = next(
+            (line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")),
+            model,
+        )
+    found: dict[str, object] = {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "system": platform.system(),
+    }
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found
@@ -60,7 +70,9 @@ def write_result(out: Path, result: Mapping[str, object]) -> None:
     """Adds machine, versions, commit, date and command, and writes the file."""
     from archrank.search.summary import versions
 
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
     command = "python " + " ".join([Path(sys.argv[0]).as_posix().split("/benchmarks/")[-1], *sys.argv[1:]])
     full = {
         **result,

@@ -69,12 +69,7 @@ def _culprit(grammar: Grammar, least: list[float], head: int) -> int:
     while head not in seen:
         seen.add(head)
         head = next(
-            (
-                c
-                for i in grammar.by_head[head]
-                for c in grammar.productions[i].children
-                if math.isinf(least[c])
-            ),
+            (c for i in grammar.by_head[head] for c in grammar.productions[i].children if math.isinf(least[c])),
             head,
         )
     return head
@@ -168,9 +163,7 @@ def _overlap(grammar: Grammar, text: str, one: int, other: int) -> SpaceError:
 
 def _recursive(grammar: Grammar) -> list[int]:
     """Nonterminals on a circle, by Kosaraju's two passes."""
-    edges = [
-        [c for i in productions for c in grammar.productions[i].children] for productions in grammar.by_head
-    ]
+    edges = [[c for i in productions for c in grammar.productions[i].children] for productions in grammar.by_head]
     order, _ = _order(edges)
     back: list[list[int]] = [[] for _ in edges]
     for node, children in enumerate(edges):

@@ -48,9 +48,7 @@ def attach(file: str, raw: RawFile) -> Notes:
             elif pragma.key in DEFINITION_KEYS:
                 _of_definition(file, pragma, owners.get(pragma.place.line), notes)
             elif here:
-                raise _error(
-                    file, pragma, f"{pragma.key!r} is about the whole file: put it on a line of its own"
-                )
+                raise _error(file, pragma, f"{pragma.key!r} is about the whole file: put it on a line of its own")
             else:
                 _of_file(file, pragma, notes, taken)
     return notes
@@ -67,15 +65,9 @@ def _value(file: str, pragma: Pragma) -> float:
         raise _error(file, pragma, f"{pragma.key}: {error}") from None
 
 
-def _of_alternative(
-    file: str, pragma: Pragma, here: list[tuple[Definition, int, Alternative]], notes: Notes
-) -> None:
+def _of_alternative(file: str, pragma: Pragma, here: list[tuple[Definition, int, Alternative]], notes: Notes) -> None:
     if len(here) != 1:
-        where = (
-            "there is none on this line"
-            if not here
-            else f"{len(here)} stand on this line: one alternative a line"
-        )
+        where = "there is none on this line" if not here else f"{len(here)} stand on this line: one alternative a line"
         raise _error(file, pragma, f"{pragma.key!r} belongs to an alternative, and {where}")
     definition, index, alternative = here[0]
     key = (definition.name, index)
@@ -104,8 +96,7 @@ def _of_alternative(
         raise _error(
             file,
             pragma,
-            f"copies({child}) = {shortened(pragma.value or '')}: a whole number from 1 to {MOST_COPIES:,} "
-            "is needed",
+            f"copies({child}) = {shortened(pragma.value or '')}: a whole number from 1 to {MOST_COPIES:,} is needed",
         )
     of_this = notes.copies.setdefault(key, {})
     if child in of_this:
@@ -121,9 +112,7 @@ def _of_definition(file: str, pragma: Pragma, owner: Definition | None, notes: N
     if owner.name in found:
         raise _error(file, pragma, f"a second {pragma.key!r} for {shortened(owner.name)}: keep one")
     if pragma.key == "each" and pragma.value != "target_modules":
-        raise _error(
-            file, pragma, f"each = {shortened(pragma.value or '')}: only `each = target_modules` is known"
-        )
+        raise _error(file, pragma, f"each = {shortened(pragma.value or '')}: only `each = target_modules` is known")
     found[owner.name] = pragma.place
 
 

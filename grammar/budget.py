@@ -46,9 +46,7 @@ class Ranges:
         self.high = [c[2] for c in columns]
         self.empty = self.empty or any(lo > hi for lo, hi in zip(self.low, self.high, strict=True))
         self.costs = [
-            np.stack([c[0][i] for c in columns], axis=1)
-            if columns
-            else np.zeros((len(costs[i]), 0), np.int64)
+            np.stack([c[0][i] for c in columns], axis=1) if columns else np.zeros((len(costs[i]), 0), np.int64)
             for i in range(len(costs))
         ]
 
@@ -120,9 +118,7 @@ class BudgetTable:
                     to = tuple(slice(a, b) for a, b in zip(start - first, stop - first + 1, strict=True))
                     source = tuple(
                         slice(a, b)
-                        for a, b in zip(
-                            start + cost - after_first, stop + cost - after_first + 1, strict=True
-                        )
+                        for a, b in zip(start + cost - after_first, stop + cost - after_first + 1, strict=True)
                     )
                     now[to] += weight * after[source]
             top = now.max(initial=0.0)
@@ -146,9 +142,7 @@ class BudgetTable:
             shape = np.array(layer.shape, np.int64)
             inside = np.all((at >= 0) & (at < shape), axis=2)
             at = np.where(inside[:, :, None], at, 0)
-            finishing = (
-                layer[tuple(np.moveaxis(at, 2, 0))] if len(shape) else np.ones((n, len(self._costs[i])))
-            )
+            finishing = layer[tuple(np.moveaxis(at, 2, 0))] if len(shape) else np.ones((n, len(self._costs[i])))
             values = np.where(inside, finishing, 0.0) * self._weights[i]
             out[:, i] = _columns(values, uniform[i])
             spent += self._costs[i][out[:, i]]
@@ -169,9 +163,7 @@ def _coarsened(ranges: Ranges, most_cells: int) -> tuple[list[Ints], list[int], 
         cells = len(costs) * math.prod(h + 1 for h in high)
         factor = max(
             2,
-            math.ceil(
-                (cells / most_cells) ** (1 / sum(h > 64 for h in high) if any(h > 64 for h in high) else 1)
-            ),
+            math.ceil((cells / most_cells) ** (1 / sum(h > 64 for h in high) if any(h > 64 for h in high) else 1)),
         )
         for c in costs:
             c[:, widest] = -(-c[:, widest] // factor)

@@ -99,9 +99,7 @@ class Builder:
 
     def _check_item(self, item: Item) -> None:
         if item.kind == "regex":
-            raise self.error(
-                item.place, f"a regular expression in a rule: its values cannot be counted; {_REMEDY}"
-            )
+            raise self.error(item.place, f"a regular expression in a rule: its values cannot be counted; {_REMEDY}")
         if item.kind in ("rule", "terminal") and item.text not in self.definitions:
             if item.text in self.raw.imported:
                 raise self.error(
@@ -148,9 +146,7 @@ class Builder:
             items = tuple(self._symbol(item) for item in alternative.items)
             children = tuple(item for item in items if isinstance(item, int))
             copies = self._copies(definition, index, alternative)
-            label = alternative.alias or (
-                alternative.items[0].text if definition.is_terminal else definition.name
-            )
+            label = alternative.alias or (alternative.items[0].text if definition.is_terminal else definition.name)
             found.append(Production(
                 head, items, children, copies, alternative.alias, label,
                 p, math.log(p) if p > 0 else -math.inf,
@@ -186,8 +182,7 @@ class Builder:
                 if len(definition.alternatives) > 1:
                     raise self.error(
                         place,
-                        f"an alternative of {definition.name} has no alias: add `-> name`, so that the "
-                        "choice has one",
+                        f"an alternative of {definition.name} has no alias: add `-> name`, so that the choice has one",
                     )
                 continue
             if alias in seen:
@@ -200,8 +195,7 @@ class Builder:
                 line = self.definitions[alias].place.line
                 raise self.error(
                     place,
-                    f"alias {shortened(alias)!r} is also the name of a rule, line {line}: rename one of "
-                    "the two",
+                    f"alias {shortened(alias)!r} is also the name of a rule, line {line}: rename one of the two",
                 )
             seen[alias] = place.line
 
@@ -235,11 +229,7 @@ class Builder:
         """
         notes, settings = self.notes, self.notes.settings
         repeated = [
-            (d, item)
-            for d in self.definitions.values()
-            for a in d.alternatives
-            for item in a.items
-            if item.repeated
+            (d, item) for d in self.definitions.values() for a in d.alternatives for item in a.items if item.repeated
         ]
         for definition, item in repeated:
             if definition.name not in notes.each:
@@ -252,9 +242,7 @@ class Builder:
             return None, None, None
         if settings.target_modules is None:
             place = next(iter([*notes.each.values(), *notes.bound.values()]))
-            raise self.error(
-                place, 'the file does not say what its sites are: add //@ target_modules = "all-linear"'
-            )
+            raise self.error(place, 'the file does not say what its sites are: add //@ target_modules = "all-linear"')
         here = settings.target_place or Place(1, 1)
         if (
             list(notes.each) != ["start"]
@@ -262,13 +250,8 @@ class Builder:
             or len(self.definitions["start"].alternatives[0].items) != 1
         ):
             place = next((p for name, p in notes.each.items() if name != "start"), here)
-            raise self.error(
-                place, "a space of sites begins with exactly `start: site+   //@ each = target_modules`"
-            )
-        if (
-            len(self.definitions["start"].alternatives) != 1
-            or self.definitions["start"].alternatives[0].alias
-        ):
+            raise self.error(place, "a space of sites begins with exactly `start: site+   //@ each = target_modules`")
+        if len(self.definitions["start"].alternatives) != 1 or self.definitions["start"].alternatives[0].alias:
             raise self.error(
                 self.definitions["start"].place, "the rule with `each` has one alternative, without an alias"
             )
@@ -286,8 +269,7 @@ class Builder:
         if len(items) != 1 or items[0].kind != "regex" or not items[0].text.endswith("/"):
             raise self.error(
                 place,
-                "a bound terminal is one regular expression without flags, what the names of the base look "
-                "like",
+                "a bound terminal is one regular expression without flags, what the names of the base look like",
             )
         uses = [
             d.name
@@ -300,8 +282,7 @@ class Builder:
         if uses != [site.text] or len(rule.alternatives) != 1:
             raise self.error(
                 rule.place,
-                f"the rule {shortened(site.text)} has one alternative, and uses {name} there once and "
-                "nowhere else",
+                f"the rule {shortened(site.text)} has one alternative, and uses {name} there once and nowhere else",
             )
         reason = slow_reason(items[0].text)
         if reason:

@@ -125,13 +125,9 @@ class SizeTable:
         if found is None:
             weights: list[float] = []
             indices: list[int] = []
-            for index, (option, tails) in enumerate(
-                zip(self.skeleton.options[state], self.suffix[state], strict=True)
-            ):
+            for index, (option, tails) in enumerate(zip(self.skeleton.options[state], self.suffix[state], strict=True)):
                 rest = n - option.size
-                value = (
-                    0.0 if rest < 0 else self._weight(option) * float(tails[0][rest] if tails else rest == 0)
-                )
+                value = 0.0 if rest < 0 else self._weight(option) * float(tails[0][rest] if tails else rest == 0)
                 if value > 0:
                     weights.append(value)
                     indices.append(index)
@@ -149,9 +145,7 @@ class SizeTable:
             top = n // copies
             sizes = np.arange(top + 1)
             last = j + 1 == len(tails)
-            after: Table = (
-                np.where(copies * sizes == n, 1.0, 0.0) if last else tails[j + 1][n - copies * sizes]
-            )
+            after: Table = np.where(copies * sizes == n, 1.0, 0.0) if last else tails[j + 1][n - copies * sizes]
             values = self.weights[child][: top + 1] * after
             if copies > 1 and self.tilt:
                 values = values * np.exp(self.tilt * (copies - 1) * sizes)
@@ -175,14 +169,11 @@ class SizeTable:
 
 def check_limit(skeleton: Skeleton, limit: int) -> None:
     """Raises ValueError where tables up to size `limit` would take too much time or memory."""
-    slots = sum(1 + len(option.children) for ways in skeleton.options for option in ways) + len(
-        skeleton.options
-    )
+    slots = sum(1 + len(option.children) for ways in skeleton.options for option in ways) + len(skeleton.options)
     if limit > MOST_SIZE or slots * (limit + 1) > _MOST_CELLS:
         most = max(0, min(MOST_SIZE, _MOST_CELLS // slots - 1))
         raise ValueError(
-            f"max size = {limit:,} is more than the counting tables of this grammar hold: give at most "
-            f"{most:,}"
+            f"max size = {limit:,} is more than the counting tables of this grammar hold: give at most {most:,}"
         )
 
 

@@ -58,9 +58,7 @@ class TreeEncoding:
     def __init__(self, trees: Trees) -> None:
         self._trees = trees
         grammar = trees.grammar
-        self._ways = [
-            [i for i in productions if grammar.productions[i].p > 0] for productions in grammar.by_head
-        ]
+        self._ways = [[i for i in productions if grammar.productions[i].p > 0] for productions in grammar.by_head]
         times = most_times(trees)
         total = sum(n for head, n in enumerate(times) if len(self._ways[head]) > 1)
         if total > MOST_SLOTS:
@@ -103,24 +101,19 @@ class TreeEncoding:
             if head in self._first:
                 wanted = values[self._first[head] + seen[head]]
                 seen[head] += 1
-            option, extra = self._option(
-                skeleton, state, head, wanted, None if slack is None else slack // copies
-            )
+            option, extra = self._option(skeleton, state, head, wanted, None if slack is None else slack // copies)
             size += copies * extra
             slack = None if slack is None else slack - copies * extra
             out.append(option.production)
             stack.extend(
-                (c, copies * m)
-                for c, m in zip(reversed(option.children), reversed(option.copies), strict=True)
+                (c, copies * m) for c, m in zip(reversed(option.children), reversed(option.copies), strict=True)
             )
         found = trees.derivation(out)
         if trees.meets(found):
             return found
         return trees.sample(np.random.default_rng([int(v) for v in values]), 1)[0]
 
-    def _option(
-        self, skeleton: Skeleton, state: int, head: int, wanted: int, slack: int | None
-    ) -> tuple[Option, int]:
+    def _option(self, skeleton: Skeleton, state: int, head: int, wanted: int, slack: int | None) -> tuple[Option, int]:
         """The wanted option, or the next that fits, and how far it is above the state's least size."""
         by_production = {option.production: option for option in skeleton.options[state]}
         ways = self._ways[head]
@@ -175,9 +168,7 @@ def _times_by_size(skeleton: Skeleton, count: int, high: int) -> list[int]:
         unsized = [_below(hung, option, count) for option in skeleton.options[state] if option.size == 0]
         hung[state] = [max(column) for column in zip(*unsized, strict=True)] if unsized else hung[state]
         hung[state][skeleton.heads[state]] += 1
-    own = [_below(hung, option, count) for ways in skeleton.options for option in ways if option.size] or [
-        [0] * count
-    ]
+    own = [_below(hung, option, count) for ways in skeleton.options for option in ways if option.size] or [[0] * count]
     widest = [max(of_head) for of_head in zip(*own, strict=True)]
     return [hung[skeleton.start][head] + high * widest[head] for head in range(count)]
 
@@ -199,9 +190,6 @@ def _unsized_first(skeleton: Skeleton) -> list[int]:
                 mark[state] = 1
                 todo.append((state, True))
                 todo.extend(
-                    (c, False)
-                    for option in skeleton.options[state]
-                    if option.size == 0
-                    for c in option.children
+                    (c, False) for option in skeleton.options[state] if option.size == 0 for c in option.children
                 )
     return order

@@ -53,9 +53,7 @@ def _check_bounds(space: Space, grammar: Grammar) -> None:
             trees.check_table()
     except EmptySpaceError as error:
         place = places["depth"]
-        raise SpaceError(
-            grammar.file, place.line, place.column, error.message + "; raise the bound"
-        ) from None
+        raise SpaceError(grammar.file, place.line, place.column, error.message + "; raise the bound") from None
     except SpaceError:
         raise
     except ValueError as error:

@@ -98,8 +98,7 @@ def check_size(file: str, text: str) -> None:
             file,
             1,
             1,
-            f"the file has {len(text):,} characters; a space file has at most {LONGEST_FILE:,}: split the "
-            "space",
+            f"the file has {len(text):,} characters; a space file has at most {LONGEST_FILE:,}: split the space",
         )
     if "\0" in text:
         at = text.index("\0")
@@ -127,9 +126,7 @@ def check_size(file: str, text: str) -> None:
     tail = text[text.rfind("/") + 1 :]
     if tail.count("\\\\") > 12:
         at = text.rfind("/") + 1 + tail.index("\\\\")
-        message = (
-            "more than 12 pairs of backslashes and no `/` behind them: an unfinished regular expression?"
-        )
+        message = "more than 12 pairs of backslashes and no `/` behind them: an unfinished regular expression?"
         raise SpaceError(file, text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at), message)
 
 
@@ -183,9 +180,7 @@ def _refuse_groups(file: str, text: str, tokens: list[lark.Token]) -> None:
     lines = text.split("\n")
     for token in tokens:
         if token.type == "LPAR" and not lines[(token.line or 1) - 1].lstrip().startswith("%"):
-            message = (
-                'groups `( … )` are not read: give the choice a rule of its own, or quote a bracket, "("'
-            )
+            message = 'groups `( … )` are not read: give the choice a rule of its own, or quote a bracket, "("'
             raise SpaceError(file, token.line or 1, token.column or 1, message)
 
 
@@ -219,9 +214,7 @@ def _statement(file: str, node: lark.Tree[lark.Token], imported: list[str], igno
     if node.data == "ignore":
         ignored.extend(
             str(token)
-            for token in node.scan_values(
-                lambda value: isinstance(value, lark.Token) and value.type == "TOKEN"
-            )
+            for token in node.scan_values(lambda value: isinstance(value, lark.Token) and value.type == "TOKEN")
         )
         return
     words = [str(token) for token in node.scan_values(lambda value: isinstance(value, lark.Token))]
@@ -270,8 +263,7 @@ def _definition(file: str, node: lark.Tree[lark.Token]) -> Definition:
             file,
             place.line,
             place.column,
-            f"{shortened(name)!r} has a priority; sentences are read left to right by their keywords: "
-            "remove it",
+            f"{shortened(name)!r} has a priority; sentences are read left to right by their keywords: remove it",
         )
     assert isinstance(expansions, lark.Tree)
     branches = expansions.children if expansions.data == "expansions" else [expansions]
@@ -336,10 +328,7 @@ def _item(file: str, node: object, near: Place) -> Item:
 
 def _refusal(node: lark.Tree[lark.Token]) -> str:
     if node.data == "maybe":
-        return (
-            "`[ … ]` is not read: write one alternative with it and one without, each with its keyword "
-            "and alias"
-        )
+        return "`[ … ]` is not read: write one alternative with it and one without, each with its keyword and alias"
     if node.data == "expr":
         words = [str(child) for child in node.children[1:]]
         mark = words[0] if words[0] in "?*+" else "~" + "..".join(words)

@@ -10,6 +10,16 @@ from archrank.grammar.nearest import nearest
 
 _PLAIN = re.compile(r"[\w.\-]+")
 _LONGEST_PATTERN = 1000
+_SYNONYMS = (
+    ("query", "q_proj", "q_lin", "query_proj", "wq", "q"),
+    ("key", "k_proj", "k_lin", "key_proj", "wk", "k"),
+    ("value", "v_proj", "v_lin", "value_proj", "wv", "v"),
+    ("query_key_value", "c_attn", "qkv_proj", "qkv", "in_proj"),
+    ("out_proj", "o_proj", "out_lin", "wo", "o"),
+    ("fc1", "c_fc", "up_proj", "lin1", "intermediate.dense", "dense_h_to_4h"),
+    ("fc2", "c_proj", "down_proj", "lin2", "output.dense", "dense_4h_to_h"),
+)
+"""What families of models call the same layer."""
 _MOST_REPEATS = 6
 
 
@@ -25,8 +35,7 @@ def match_modules(pattern: str, names: Sequence[str], all_linear: Sequence[str])
     if text == "all-linear":
         if not all_linear:
             raise ValueError(
-                "target_modules 'all-linear' matches nothing: the base has no Linear or Conv1D layer in "
-                "its blocks"
+                "target_modules 'all-linear' matches nothing: the base has no Linear or Conv1D layer in its blocks"
             )
         return list(all_linear)
     parts = [part.strip() for part in text.split(",") if part.strip()]
@@ -51,18 +60,25 @@ def _by_suffix(parts: list[str], names: Sequence[str]) -> list[str]:
 def _nothing(text: str, names: Sequence[str]) -> str:
     ends = list(dict.fromkeys(name.rsplit(".", 1)[-1] for name in names))
     near = nearest(text, ends) or nearest(text, names)
-    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    hint = f"did you mean {' or '.join(near)}? " if near else _other_name(text, ends)
     return (
         f"target_modules {shortened(text)!r} matches no module; {hint}The modules end in: {listed(ends)}. "
         "Give all-linear, a comma list of such endings, or a regular expression for the full name"
     )
 
 
+def _other_name(text: str, ends: Sequence[str]) -> str:
+    """A hint for a name, perhaps misspelt, that other families of models use for something that this base has too."""
+    for word in nearest(text, [word for group in _SYNONYMS for word in group if len(word) > 2]):
+        here = [end for group in _SYNONYMS if word in group for end in ends if end in group]
+        if here:
+            return f"did you mean {word}? This base calls it {' or '.join(here)}. "
+    return ""
+
+
 def _compiled(text: str) -> re.Pattern[str]:
     if not text or len(text) > _LONGEST_PATTERN:
-        raise ValueError(
-            f"target_modules: a pattern has 1 to {_LONGEST_PATTERN} characters, this one {len(text)}"
-        )
+        raise ValueError(f"target_modules: a pattern has 1 to {_LONGEST_PATTERN} characters, this one {len(text)}")
     reason = slow_reason(text)
     if reason:
         raise ValueError(

@@ -83,10 +83,6 @@ def _pragma(file: str, place: Place, item: re.Match[str]) -> Pragma:
     value = item["quoted"] if item["quoted"] is not None else item["plain"]
     if value is not None:
         value = value.strip()
-    if (
-        (key in ("max", "prior", "copies")) != bool(argument)
-        or (key == "bound") != (value is None)
-        or value == ""
-    ):
+    if (key in ("max", "prior", "copies")) != bool(argument) or (key == "bound") != (value is None) or value == "":
         raise SpaceError(file, place.line, place.column, f"pragma {key!r} is written as {_EXAMPLES[key]}")
     return Pragma(place, key, argument, value, item["quoted"] is not None)

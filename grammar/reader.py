@@ -48,8 +48,7 @@ def read_file(path: Path) -> str:
         length = path.stat().st_size
         if length > 4 * LONGEST_FILE:
             message = (
-                f"the file has {length:,} bytes; a space file has at most {LONGEST_FILE:,} "
-                "characters: split the space"
+                f"the file has {length:,} bytes; a space file has at most {LONGEST_FILE:,} characters: split the space"
             )
             raise SpaceError(str(path), 1, 1, message)
         data = path.read_bytes()
@@ -107,9 +106,7 @@ def _check_ops(grammar: Grammar) -> None:
     for bound in grammar.settings.bounds:
         reason = _unusable(grammar, bound.name)
         if reason:
-            raise SpaceError(
-                grammar.file, bound.place.line, bound.place.column, f"max {bound.name}: {reason}"
-            )
+            raise SpaceError(grammar.file, bound.place.line, bound.place.column, f"max {bound.name}: {reason}")
     if grammar.settings.input is None and grammar.site is None:
         return
     known = ops.available()
@@ -146,8 +143,7 @@ def _unusable(grammar: Grammar, bound: str) -> str:
         return ""
     if grammar.settings.input is None:
         return (
-            "sentences of this file have no cost; add //@ input = 3x64x64 or //@ target_modules, or "
-            "bound size or depth"
+            "sentences of this file have no cost; add //@ input = 3x64x64 or //@ target_modules, or bound size or depth"
         )
     return "costs of whole architectures are not computed by this version; bound size or depth"
 
@@ -190,9 +186,7 @@ def _compiled_by_lark(name: str, text: str, raw: RawFile, grammar: Grammar) -> r
     for pattern in patterns:
         reason = slow_reason(pattern)
         if reason:
-            raise SpaceError(
-                name, 1, 1, f"%ignore /{shortened(pattern)}/ could take exponential time: {reason}"
-            )
+            raise SpaceError(name, 1, 1, f"%ignore /{shortened(pattern)}/ could take exponential time: {reason}")
     return re.compile("(?:" + "|".join(patterns) + ")+")
 
 

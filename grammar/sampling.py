@@ -44,9 +44,7 @@ def drawn(cumulative: list[float], uniform: float) -> int:
 def weighted(weights: NDArray[np.float64], uniform: float) -> int:
     """The index that a uniform number picks from weights of a positive sum."""
     cumulative = np.cumsum(weights)
-    return int(
-        min(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"), np.flatnonzero(weights)[-1])
-    )
+    return int(min(np.searchsorted(cumulative, uniform * cumulative[-1], side="right"), np.flatnonzero(weights)[-1]))
 
 
 class Free:
@@ -55,9 +53,7 @@ class Free:
     def __init__(self, skeleton: Skeleton) -> None:
         self.skeleton = skeleton
         mass = skeleton.mass
-        self.weights = [
-            [o.weight * math.prod(mass[c] for c in o.children) for o in ways] for ways in skeleton.options
-        ]
+        self.weights = [[o.weight * math.prod(mass[c] for c in o.children) for o in ways] for ways in skeleton.options]
         self._cumulative = [list(accumulate(ways)) for ways in self.weights]
 
     def fill(self, states: list[int], uniform: Callable[[], float]) -> list[int]:
@@ -103,9 +99,7 @@ class Sized:
                 stack.extend(reversed(self.shared(state, index, size - option.size, uniform)))
         return out
 
-    def shared(
-        self, state: int, index: int, rest: int, uniform: Callable[[], float]
-    ) -> list[tuple[int, int]]:
+    def shared(self, state: int, index: int, rest: int, uniform: Callable[[], float]) -> list[tuple[int, int]]:
         """The children of an option with the sizes that share `rest` among them."""
         table, option = self.table, self.table.skeleton.options[state][index]
         found: list[tuple[int, int]] = []

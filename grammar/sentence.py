@@ -34,9 +34,7 @@ class Sentences:
     def __init__(self, grammar: Grammar, facts: Facts) -> None:
         self.grammar, self.facts = grammar, facts
         self._items = tuple(tuple(reversed(production.items)) for production in grammar.productions)
-        texts = {
-            item for production in grammar.productions for item in production.items if isinstance(item, str)
-        }
+        texts = {item for production in grammar.productions for item in production.items if isinstance(item, str)}
         self._edges = {text: (_kind(text[0]), _kind(text[-1])) for text in texts}
 
     @cached_property
@@ -136,11 +134,7 @@ class Sentences:
             head = self.grammar.productions[choices[-1]].head
             wanted, texts = self._allowed(head), list(self.facts.first[head])
         found = _WORD.match(text, at)
-        said = (
-            repr(shortened(found.group() if found else text[at : at + 1], 40))
-            if at < len(text)
-            else "the end"
-        )
+        said = repr(shortened(found.group() if found else text[at : at + 1], 40)) if at < len(text) else "the end"
         hint = did_you_mean(found.group(), texts).rstrip(".") if found else ""
         return sentence_error(text, at, f"found {said} where {shortened(wanted, 300)} is expected{hint}")
 
@@ -180,9 +174,7 @@ def check_sentence(text: str) -> None:
     if not isinstance(text, str):
         raise TypeError(f"a sentence is a text, not {type(text).__name__}")
     if len(text) > LONGEST_SENTENCE:
-        raise sentence_error(
-            text, 0, f"a sentence of {len(text):,} characters; at most {LONGEST_SENTENCE:,} are read"
-        )
+        raise sentence_error(text, 0, f"a sentence of {len(text):,} characters; at most {LONGEST_SENTENCE:,} are read")
 
 
 def sentence_error(text: str, at: int, message: str) -> SpaceError:

@@ -72,33 +72,23 @@ class Sites:
         """The candidate that gives site i the option choices[i]."""
         options = self.options
         parts = [
-            f"{options[c].before}{site.name}{options[c].after}"
-            for c, site in zip(choices, self.sites, strict=True)
+            f"{options[c].before}{site.name}{options[c].after}" for c, site in zip(choices, self.sites, strict=True)
         ]
         canonical = [
-            f"{site.name}:{options[c].label}"
-            for c, site in zip(choices, self.sites, strict=True)
-            if c != self._alone
+            f"{site.name}:{options[c].label}" for c, site in zip(choices, self.sites, strict=True) if c != self._alone
         ]
-        return Derivation(
-            (" " if self.grammar.spaced else "").join(parts), key_of(" ".join(canonical)), tuple(choices)
-        )
+        return Derivation((" " if self.grammar.spaced else "").join(parts), key_of(" ".join(canonical)), tuple(choices))
 
     def totals(self, choices: Sequence[int]) -> Ints:
         """(size, adapter parameters, FLOPs per row)."""
         return np.asarray(sum(c[o] for c, o in zip(self.costs, choices, strict=True)), np.int64)
 
     def _inside(self, totals: Ints) -> bool:
-        return all(
-            low <= total <= high
-            for low, total, high in zip(self.low, totals.tolist(), self.high, strict=True)
-        )
+        return all(low <= total <= high for low, total, high in zip(self.low, totals.tolist(), self.high, strict=True))
 
     def meets(self, d: Derivation) -> bool:
         """Whether the candidate keeps the ranges and each site's limit."""
-        return all(c in k for c, k in zip(d.choices, self.kept, strict=True)) and self._inside(
-            self.totals(d.choices)
-        )
+        return all(c in k for c, k in zip(d.choices, self.kept, strict=True)) and self._inside(self.totals(d.choices))
 
     def log_prob(self, d: Derivation) -> float:
         """Natural logarithm of the grammar's own probability, before any bound."""
@@ -119,10 +109,7 @@ class Sites:
             name, place = reading.names[0]
             if name not in self._index:
                 names = list(self._index)
-                message = (
-                    f"no module {shortened(name)!r} is bound{did_you_mean(name, names)} Bound: "
-                    f"{listed(names, 6)}"
-                )
+                message = f"no module {shortened(name)!r} is bound{did_you_mean(name, names)} Bound: {listed(names, 6)}"
                 raise sentence_error(text, place, message)
             site = self._index[name]
             if site in found:
@@ -157,8 +144,7 @@ class Sites:
             return sentence_error(
                 text,
                 place,
-                f"rank {rank} of {site.name} is above the largest rank asked for; allowed here: "
-                f"{listed(ranks)}",
+                f"rank {rank} of {site.name} is above the largest rank asked for; allowed here: {listed(ranks)}",
             )
         message = (
             f"rank {rank} is above the module's limit min(in, out) = {limit} of {site.name}; "
@@ -200,9 +186,7 @@ class Sites:
                 continue
             picked[i] = self.kept[i][at[i]]
             spent[i + 1] = spent[i] + self.costs[i][picked[i]]
-            possible = (spent[i + 1] + least[i + 1] <= high).all() and (
-                spent[i + 1] + most[i + 1] >= low
-            ).all()
+            possible = (spent[i + 1] + least[i + 1] <= high).all() and (spent[i + 1] + most[i + 1] >= low).all()
             if possible and i + 1 < count_:
                 at.append(0)
                 continue
@@ -228,9 +212,7 @@ class Sites:
         is.
         """
         after = total + self.costs[i][list(self.kept[i])] - self.costs[i][current]
-        allowed = ((after >= self.low) & (after <= self.high)).all(axis=1) & (
-            np.array(self.kept[i]) != current
-        )
+        allowed = ((after >= self.low) & (after <= self.high)).all(axis=1) & (np.array(self.kept[i]) != current)
         return np.where(allowed, self.weights[i], 0.0)
 
     def crossover(self, a: Derivation, b: Derivation, rng: np.random.Generator) -> Derivation:
@@ -248,9 +230,7 @@ class Sites:
             if not 0 < len(from_b) < len(differing):
                 continue
             choices = [b.choices[i] if i in from_b else c for i, c in enumerate(a.choices)]
-            if self._inside(self.totals(choices)) and all(
-                c in k for c, k in zip(choices, self.kept, strict=True)
-            ):
+            if self._inside(self.totals(choices)) and all(c in k for c, k in zip(choices, self.kept, strict=True)):
                 return self.derivation(choices)
         return self._redrawn(choices or list(a.choices), rng, {a.key, b.key})
 
@@ -340,9 +320,7 @@ class Sites:
         site = self.sites[i]
         allowed = [str(self.options[o].arguments[0]) for o in self.kept[i] if self.options[o].arguments]
         if rank == 0:
-            return (
-                f"module {site.name} has no rank, and the space has no `none`: give one of {listed(allowed)}"
-            )
+            return f"module {site.name} has no rank, and the space has no `none`: give one of {listed(allowed)}"
         limit = min(site.out_features, site.in_features)
         above = f" (it is above the module's limit min(in, out) = {limit})" if rank > limit else ""
         return (

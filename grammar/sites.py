@@ -108,9 +108,7 @@ def _option(grammar: Grammar, sentences: Sentences, choices: Sequence[int]) -> S
     values = [(c, p) for c, p in zip(choices, productions, strict=True) if grammar.terminal[p.head]]
     arguments = []
     for _, value in values:
-        if not (
-            value.label.isascii() and value.label.isdigit() and len(value.label) <= 9 and int(value.label) > 0
-        ):
+        if not (value.label.isascii() and value.label.isdigit() and len(value.label) <= 9 and int(value.label) > 0):
             message = (
                 f'"{shortened(value.label)}" is no argument of {op.name}: a whole number above 0; a '
                 'module left alone is written "none" -> none'
@@ -119,9 +117,7 @@ def _option(grammar: Grammar, sentences: Sentences, choices: Sequence[int]) -> S
         arguments.append(int(value.label))
     if len(arguments) != op.arguments:
         place = aliased[0].place
-        message = (
-            f"{op.name} takes {op.arguments} numbers from terminals, this alternative gives {len(arguments)}"
-        )
+        message = f"{op.name} takes {op.arguments} numbers from terminals, this alternative gives {len(arguments)}"
         raise SpaceError(grammar.file, place.line, place.column, message)
     text = sentences.write(choices, grammar.site, name="\0")
     before, after = text.split("\0")
@@ -138,9 +134,7 @@ def fits(option: SiteOption, site: Site, max_rank: int | None) -> bool:
     top = rank_limit(option, site)
     if not option.arguments:
         return True
-    return (top is None or option.arguments[0] <= top) and (
-        max_rank is None or option.arguments[0] <= max_rank
-    )
+    return (top is None or option.arguments[0] <= top) and (max_rank is None or option.arguments[0] <= max_rank)
 
 
 def rank_limit(option: SiteOption, site: Site) -> int | None:
@@ -170,9 +164,7 @@ def bound_sites(grammar: Grammar, shapes: Mapping[str, tuple[int, int]]) -> tupl
                 f"module name {shortened(name)!r} is not a {terminal}, /{grammar.bound_regex.pattern}/: "
                 f"change the terminal in {grammar.file}"
             )
-        if len(shape) != 2 or not all(
-            isinstance(n, int) and not isinstance(n, bool) and 0 < n < 2**31 for n in shape
-        ):
+        if len(shape) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n < 2**31 for n in shape):
             raise ValueError(
                 f"module {shortened(name)!r}: its shape is (out_features, in_features), two whole numbers "
                 f"above 0, not {shape!r}"
@@ -189,8 +181,7 @@ def dropped(
     Raises SpaceError where a family keeps no option at any site, ValueError where a site keeps none.
     """
     kept = tuple(
-        tuple(i for i, o in enumerate(options) if math.isfinite(o.log_p) and fits(o, site, max_rank))
-        for site in sites
+        tuple(i for i, o in enumerate(options) if math.isfinite(o.log_p) and fits(o, site, max_rank)) for site in sites
     )
     alive = {options[i].family for of_site in kept for i in of_site}
     for option in options:
@@ -205,9 +196,7 @@ def dropped(
     return kept, _drop_lints(grammar, options, sites)
 
 
-def _none_fits(
-    grammar: Grammar, family: list[SiteOption], sites: Sequence[Site], max_rank: int | None
-) -> SpaceError:
+def _none_fits(grammar: Grammar, family: list[SiteOption], sites: Sequence[Site], max_rank: int | None) -> SpaceError:
     place = grammar.places[grammar.productions[family[0].value].head]
     widest = max(sites, key=lambda site: min(site.out_features, site.in_features))
     top = rank_limit(family[0], widest)

@@ -67,9 +67,7 @@ class Skeleton:
         """
         mass = [1.0] * len(self.options)
         for state in self.order or ():
-            mass[state] = math.fsum(
-                o.weight * math.prod(mass[c] for c in o.children) for o in self.options[state]
-            )
+            mass[state] = math.fsum(o.weight * math.prod(mass[c] for c in o.children) for o in self.options[state])
         return tuple(mass)
 
     def count(self) -> int | None:
@@ -134,8 +132,7 @@ def skeleton(grammar: Grammar, depth: int | None = None) -> Skeleton | None:
     levels = 1 if depth is None else depth + 1
     if count * levels > _MOST_STATES:
         raise ValueError(
-            f"max depth = {depth}: at most {_MOST_STATES // count - 1:,} is held for {count} rules and "
-            "terminals"
+            f"max depth = {depth}: at most {_MOST_STATES // count - 1:,} is held for {count} rules and terminals"
         )
     options: list[list[Option]] = []
     for level in range(levels):
@@ -146,9 +143,7 @@ def skeleton(grammar: Grammar, depth: int | None = None) -> Skeleton | None:
                 below = level if depth is None else level - production.size
                 if production.p > 0 and below >= 0:
                     children = tuple(below * count + child for child in production.children)
-                    options[-1].append(
-                        Option(index, production.p, production.size, children, production.copies)
-                    )
+                    options[-1].append(Option(index, production.p, production.size, children, production.copies))
     heads = [head for _ in range(levels) for head in range(count)]
     return _pruned((levels - 1) * count + grammar.start, heads, options)
 
@@ -168,8 +163,7 @@ def _pruned(start: int, heads: list[int], options: list[list[Option]]) -> Skelet
                     todo.append(child)
     renumbered = tuple(
         tuple(
-            Option(o.production, o.weight, o.size, tuple(number[c] for c in o.children), o.copies)
-            for o in kept[state]
+            Option(o.production, o.weight, o.size, tuple(number[c] for c in o.children), o.copies) for o in kept[state]
         )
         for state in todo
     )
@@ -187,10 +181,7 @@ def _least(options: list[list[Option]]) -> list[float]:
     while todo:
         state = todo.pop()
         value = min(
-            (
-                o.size + sum(m * least[c] for c, m in zip(o.children, o.copies, strict=True))
-                for o in options[state]
-            ),
+            (o.size + sum(m * least[c] for c, m in zip(o.children, o.copies, strict=True)) for o in options[state]),
             default=math.inf,
         )
         if value < least[state]:

@@ -150,9 +150,7 @@ class Space:
             if given is None:
                 continue
             low, high = _range(name, given)
-            if (not self.is_site_space and name not in ("size", "depth")) or (
-                self.is_site_space and name == "depth"
-            ):
+            if (not self.is_site_space and name not in ("size", "depth")) or (self.is_site_space and name == "depth"):
                 raise ValueError(
                     f"within({name}=…): sentences of {self.name} have no {name}; "
                     f"{'size, params, adapter_params, flops' if self.is_site_space else 'size, depth'} are "
@@ -296,8 +294,7 @@ class Space:
         """
         if not self.is_site_space:
             raise ValueError(
-                f"sentences of {self.name} have no cost: the file has neither //@ target_modules nor //@ "
-                "input"
+                f"sentences of {self.name} have no cost: the file has neither //@ target_modules nor //@ input"
             )
         _, params, flops = self._sites().totals(self._own(d).choices).tolist()
         return Cost(params, params, flops, params * _BYTES_PER_WEIGHT)

@@ -55,9 +55,7 @@ class Trees:
 
     def _limit(self) -> int:
         if self.high is None:
-            raise ValueError(
-                "the grammar is recursive and has no bound on its size: add `//@ max size = 200`"
-            )
+            raise ValueError("the grammar is recursive and has no bound on its size: add `//@ max size = 200`")
         return self.high
 
     @cached_property
@@ -122,8 +120,7 @@ class Trees:
         cumulative = np.cumsum(self.size_probabilities())
         sizes = [int(np.searchsorted(cumulative, q * cumulative[-1])) for q in (0.1, 0.5, 0.9)]
         return (
-            f"; sizes of samples under the bound: 10 % up to {sizes[0]}, half up to {sizes[1]}, 90 % "
-            f"up to {sizes[2]}"
+            f"; sizes of samples under the bound: 10 % up to {sizes[0]}, half up to {sizes[1]}, 90 % up to {sizes[2]}"
         )
 
     def size_probabilities(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -233,10 +230,7 @@ class Trees:
         options = self.skeleton.options[state]
         if not self.tabled:
             weights = np.array(
-                [
-                    0.0 if o.production == current else w
-                    for o, w in zip(options, self._free.weights[state], strict=True)
-                ]
+                [0.0 if o.production == current else w for o, w in zip(options, self._free.weights[state], strict=True)]
             )
             if not weights.any():
                 return None
@@ -249,10 +243,7 @@ class Trees:
             return None
         by_size = self.table.option_weights(state, low, high)
         totals = np.array(
-            [
-                0.0 if o.production == current else float(w.sum())
-                for o, w in zip(options, by_size, strict=True)
-            ]
+            [0.0 if o.production == current else float(w.sum()) for o, w in zip(options, by_size, strict=True)]
         )
         if not totals.any():
             return None

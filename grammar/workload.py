@@ -210,9 +210,7 @@ def _checked(op: str, dims: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int
     full = completed(op, dict(dims))
     for name, size in full.items():
         if isinstance(size, bool) or not isinstance(size, int) or size < least(name):
-            raise WorkloadError(
-                f"{op}: {name} = {size!r}, but it is a whole number of at least {least(name)}"
-            )
+            raise WorkloadError(f"{op}: {name} = {size!r}, but it is a whole number of at least {least(name)}")
     if op == "conv2d":
         _check_conv(full)
     return tuple(full.items())
@@ -220,13 +218,9 @@ def _checked(op: str, dims: tuple[tuple[str, int], ...]) -> tuple[tuple[str, int
 
 def _check_conv(d: Mapping[str, int]) -> None:
     if d["c_in"] % d["groups"] or d["c_out"] % d["groups"]:
-        raise WorkloadError(
-            f"conv2d: {d['groups']} groups do not divide {d['c_in']} and {d['c_out']} channels"
-        )
+        raise WorkloadError(f"conv2d: {d['groups']} groups do not divide {d['c_in']} and {d['c_out']} channels")
     if min(d["h"], d["w"]) + 2 * d["padding"] < d["kernel"]:
-        raise WorkloadError(
-            f"conv2d: kernel {d['kernel']} is larger than the padded {d['h']} × {d['w']} input"
-        )
+        raise WorkloadError(f"conv2d: kernel {d['kernel']} is larger than the padded {d['h']} × {d['w']} input")
 
 
 @dataclass(frozen=True)

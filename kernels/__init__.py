@@ -1,6 +1,7 @@
 """Numerical ops, one a file: a plain torch reference and a public function that picks an implementation.
 
-Nothing heavy is imported before an op is used, so that probing this package on a machine without torch or a GPU cannot fail.
+Nothing heavy is imported before an op is used, so that probing this package on a machine without torch or a GPU cannot
+fail.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     Δy = B (c ∘ (A x))
 
-`c` weighs the rank-one components b_j a_jᵀ: 1 for the first r and 0 for the rest is LoRA of rank r (Hu et al., LoRA, ICLR 2022), and a spectrum
-that differs by sample trains many ranks in one batch. Gradients: dA = (c ∘ Bᵀdy) xᵀ, dB = dy (c ∘ A x)ᵀ, dx = Aᵀ(c ∘ Bᵀdy), dc = (A x) ∘ (Bᵀdy).
+`c` weighs the rank-one components b_j a_jᵀ: 1 for the first r and 0 for the rest is LoRA of rank r (Hu et al., LoRA,
+ICLR 2022), and a spectrum that differs by sample trains many ranks in one batch. Gradients: dA = (c ∘ Bᵀdy) xᵀ, dB =
+dy (c ∘ A x)ᵀ, dx = Aᵀ(c ∘ Bᵀdy), dc = (A x) ∘ (Bᵀdy).
 """
 
 from __future__ import annotations

@@ -189,9 +189,7 @@ def _shipped(given: str) -> Device:
         near = get_close_matches(slug, names, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}? " if near else ""
         shipped = ", ".join(available())
-        raise DeviceError(
-            f"unknown device {given!r}: {hint}shipped are {shipped}; or give the path of a .toml file"
-        )
+        raise DeviceError(f"unknown device {given!r}: {hint}shipped are {shipped}; or give the path of a .toml file")
     return Device(profiles.read(DEVICES / f"{names[slug]}.toml"))
 
 

@@ -94,9 +94,7 @@ class Profile:
         if dtype not in self.peak_ops_per_s:
             known = "" if dtype in DTYPES else f" (known are {', '.join(DTYPES)})"
             has = ", ".join(self.peak_ops_per_s)
-            raise DeviceError(
-                f"{self.name} has no {dtype} peak{known}: it has {has}. Choose one of these as the dtype"
-            )
+            raise DeviceError(f"{self.name} has no {dtype} peak{known}: it has {has}. Choose one of these as the dtype")
         return self.peak_ops_per_s[dtype]
 
 
@@ -107,9 +105,7 @@ def read(path: Path) -> Profile:
     except OSError as error:
         raise DeviceError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise DeviceError(
-            f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})"
-        ) from error
+        raise DeviceError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from error
     except tomllib.TOMLDecodeError as error:
         raise DeviceError(f"{path}: not TOML: {error}") from error
     return _Reader(path, raw).profile()
@@ -152,9 +148,7 @@ class _Reader:
         section = f"[{where}] " if where else ""
         for key in table:
             if key not in known:
-                raise DeviceError(
-                    f"{self.path}: unknown key {section}{key}: known are {', '.join(sorted(known))}"
-                )
+                raise DeviceError(f"{self.path}: unknown key {section}{key}: known are {', '.join(sorted(known))}")
         for key in sorted(required):
             if key not in table:
                 raise DeviceError(f"{self.path}: key {section}{key} is missing")

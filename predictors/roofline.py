@@ -49,9 +49,7 @@ def _size(op: str, name: str, size: ArrayLike) -> Array:
         raise WorkloadError(f"{op}: {name} = {size!r}, but it is a number or an array of numbers") from error
     wrong = array[~(np.isfinite(array) & (array >= least(name)))]
     if wrong.size:
-        raise WorkloadError(
-            f"{op}: {name} = {wrong.flat[0]:g}, but it is a finite number of at least {least(name)}"
-        )
+        raise WorkloadError(f"{op}: {name} = {wrong.flat[0]:g}, but it is a finite number of at least {least(name)}")
     return array
 
 

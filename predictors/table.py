@@ -54,7 +54,5 @@ def _size(number: int, row: Mapping[str, str | int], column: str) -> int:
     except ValueError:
         size = 0
     if size < 1:
-        raise WorkloadError(
-            f"row {number} ({row['op']}): {column} = {given!r}, but it is a whole number of at least 1"
-        )
+        raise WorkloadError(f"row {number} ({row['op']}): {column} = {given!r}, but it is a whole number of at least 1")
     return size

@@ -1,1 +1,3 @@
-"""The job: configuration, the ask/tell study over an append-only log, strategies, phases, exports, report, the command line."""
+"""The job: configuration, the ask/tell study over an append-only log, strategies, phases, exports, report, the command
+line.
+"""

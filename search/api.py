@@ -15,7 +15,8 @@ __all__ = ["open_run", "run"]
 def run(space: str | Path, **flags: object) -> Run:
     """`search run` from Python: the command's flags as keywords, `hw="a100"` or `hw=["a100", "h100"]`.
 
-    Returns the finished run. Errors are ValueErrors that name the keyword; NothingFeasible and EmptySpaceError where no candidate fits.
+    Returns the finished run. Errors are ValueErrors that name the keyword; NothingFeasible and EmptySpaceError where
+    no candidate fits.
     """
     from archrank.search.run import start
 

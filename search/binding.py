@@ -11,7 +11,8 @@ __all__ = ["bound_space", "tightened"]
 
 
 def bound_space(space: grammar.Space, *, base: str | None, target_modules: str | None) -> grammar.Space:
-    """`space` with one site for each module of the base (default: the embedded one); other spaces come back as they are.
+    """`space` with one site for each module of the base (default: the embedded one); other spaces come back as they
+    are.
 
     Only the base's shapes are needed: no weight is loaded.
     """
@@ -23,7 +24,9 @@ def bound_space(space: grammar.Space, *, base: str | None, target_modules: str |
 
 
 def tightened(space: grammar.Space, where: Iterable[str | Constraint]) -> grammar.Space:
-    """The sentences of `space` that meet the bounds on adapter parameters in `where`; EmptySpaceError when none does."""
+    """The sentences of `space` that meet the bounds on adapter parameters in `where`; EmptySpaceError when none
+    does.
+    """
     constraints = [c for w in where for c in (parse_where(w) if isinstance(w, str) else (w,))]
     low, high = 0.0, float("inf")
     for c in constraints:

@@ -1,7 +1,9 @@
-"""Who moves up: from inherited values to a short fine-tune on two seeds, from there to the full one; and where their weights lie.
+"""Who moves up: from inherited values to a short fine-tune on two seeds, from there to the full one; and where their
+weights lie.
 
-Inherited values rank candidates of one budget well and candidates of different budgets badly (random rank vectors rarely train the large corner), so
-promotion goes stratum by stratum and only fine-tuned values are compared across budgets.
+Inherited values rank candidates of one budget well and candidates of different budgets badly (random rank vectors
+rarely train the large corner), so promotion goes stratum by stratum and only fine-tuned values are compared across
+budgets.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ def rerank_steps(train_steps: int) -> int:
 def budget_edges(space: grammar.Space, shapes: Mapping[str, tuple[int, int]]) -> list[float]:
     """Edges of the adapter-parameter strata.
 
-    The lowest holds all below half of a uniform rank 1; from there each is twice the one before, up to the dearest candidate of the space.
+    The lowest holds all below half of a uniform rank 1; from there each is twice the one before, up to the dearest
+    candidate of the space.
     """
     per_rank = sum(sum(shape) for shape in shapes.values())
     top: float = sum(min(max(space.ranks), *shape) * sum(shape) for shape in shapes.values())

@@ -1,4 +1,6 @@
-"""The README that stands beside an exported model: where it comes from and what was measured, in the hub's model-card format."""
+"""The README that stands beside an exported model: where it comes from and what was measured, in the hub's model-card
+format.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def model_card(run: Run, trial: Trial, sub: SubNetwork, form: str, folder: Path,
     values = "".join(f"| {name} | {value:.6g} | {trial.stage} |\n" for name, value in trial.values.items())
     tested = trial.extra.get("test")
     if isinstance(tested, dict):
-        values += "".join(f"| test {name} | {value:.6g} | tested once, never selected on |\n" for name, value in tested.items())
+        values += "".join(
+            f"| test {name} | {value:.6g} | tested once, never selected on |\n" for name, value in tested.items()
+        )
     library = "peft" if form != "merged" else "transformers"
     return f"""---
 base_model: {base["name"]}
@@ -49,7 +53,10 @@ Made by: `search extract {run.path} --pick {trial.id} --as {form} --out {folder}
 
 
 _INTRO = {
-    "peft": "A LoRA adapter with a rank for each module (PEFT ≥ 0.15 for its anchored rank_pattern); alpha / r is 1 everywhere.",
+    "peft": (
+        "A LoRA adapter with a rank for each module (PEFT ≥ 0.15 for its "
+        "anchored rank_pattern); alpha / r is 1 everywhere."
+    ),
     "uniform": "A LoRA adapter padded with zeros to one rank, for consumers that know one rank only.",
     "merged": "The base with the adapter merged into its weights.",
 }

@@ -36,6 +36,8 @@ def entries(kind: str) -> list[tuple[str, str]]:
         case "objectives":
             from archrank.search.objective import KNOWN
 
-            return [(o.name, f"{o.direction}imised, {o.unit}" if o.unit else f"{o.direction}imised") for o in KNOWN.values()]
+            return [
+                (o.name, f"{o.direction}imised, {o.unit}" if o.unit else f"{o.direction}imised") for o in KNOWN.values()
+            ]
     near = nearest(kind, list(KINDS))
     raise ConfigError(f"no kind {kind!r}{f'; did you mean {near[0]}?' if near else ''}; there are: {', '.join(KINDS)}")

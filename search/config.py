@@ -18,7 +18,7 @@ class ConfigError(ValueError):
     """A flag, a key or a combination of them that cannot be run."""
 
 
-def _flag(default: object, group: str, help: str, choices: tuple[str, ...] = ()) -> typing.Any:  # noqa: A002
+def _flag(default: object, group: str, help: str, choices: tuple[str, ...] = ()) -> typing.Any:
     meta = {"group": group, "help": help, "choices": choices}
     return field(default=default, metadata=meta)
 
@@ -36,8 +36,12 @@ class RunConfig:
     task: str | None = _flag(
         None, "what", "inferred where it can be", ("image-classification", "text-classification", "causal-lm")
     )
-    target_modules: str | None = _flag(None, "what", "all-linear, a regular expression for the full name, or suffixes: q,v")
-    columns: tuple[str, ...] = _flag((), "what", "a column's role, as text=sentence (repeatable; default: found by name)")
+    target_modules: str | None = _flag(
+        None, "what", "all-linear, a regular expression for the full name, or suffixes: q,v"
+    )
+    columns: tuple[str, ...] = _flag(
+        (), "what", "a column's role, as text=sentence (repeatable; default: found by name)"
+    )
     max_length: int = _flag(128, "what", "tokens kept of a text")
     hw: tuple[str, ...] = _flag((), "for whom", "device to price for, or a .toml profile (repeatable)")
     serve_batch: int = _flag(1, "for whom", "rows served at once")
@@ -54,7 +58,9 @@ class RunConfig:
     batch_size: int | None = _flag(None, "how", "rows of a training step")
     lr: float | None = _flag(None, "how", "peak learning rate of AdamW")
     accumulate: int = _flag(1, "how", "parts a training batch is split into (gradient accumulation)")
-    gradient_checkpointing: bool = _flag(False, "how", "recompute activations in the backward pass: less memory, more time")
+    gradient_checkpointing: bool = _flag(
+        False, "how", "recompute activations in the backward pass: less memory, more time"
+    )
     seed: int = _flag(0, "how", "of every random choice")
     out: str | None = _flag(None, "where", "run folder (default: the next free runs/N)")
     device: str = _flag("cpu", "where", "cpu, cuda, cuda:0")

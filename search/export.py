@@ -1,4 +1,6 @@
-"""Takes a candidate home: writes the folder, reloads it with stock PEFT or transformers, compares, and only then says that it is there."""
+"""Takes a candidate home: writes the folder, reloads it with stock PEFT or transformers, compares, and only then says
+that it is there.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,9 @@ def extract(run: Run, trial: Trial | int) -> SubNetwork:
     if isinstance(trial, int):
         trial = run.trial(trial)
     if trial.state != "done":
-        raise ConfigError(f"trial {trial.id} is {trial.state} ({trial.reason or 'no reason told'}): there is nothing to extract")
+        raise ConfigError(
+            f"trial {trial.id} is {trial.state} ({trial.reason or 'no reason told'}): there is nothing to extract"
+        )
     config = run.config
     base = load_base(config.base, config.task, label_names=run.labels, seed=config.seed)
     head = run.path / "head.safetensors"
@@ -93,12 +97,17 @@ def extract(run: Run, trial: Trial | int) -> SubNetwork:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.exists():
-        raise ConfigError(f"{path}: is gone; without it the sub-network cannot be extracted. `search resume` the run first if it is unfinished")
+        raise ConfigError(
+            f"{path}: is gone; without it the sub-network cannot be extracted. "
+            "`search resume` the run first if it is unfinished"
+        )
     return load_tensors(path)[0]
 
 
 def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str) -> Taken:
-    """Exports one point of the front to the folder `out`; ExportError (and no folder) when the reloaded model answers otherwise."""
+    """Exports one point of the front to the folder `out`; ExportError (and no folder) when the reloaded model answers
+    otherwise.
+    """
     folder = Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--out {folder}: exists and is not an empty folder; nothing was written")
@@ -115,7 +124,9 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
                 sub.save_uniform(fresh)
             case "merged":
                 sub.save_merged(fresh)
-        exact, serving = verify(sub, fresh, form, run.config.task or "", run.config.serve_dtype or "fp32", len(run.labels))
+        exact, serving = verify(
+            sub, fresh, form, run.config.task or "", run.config.serve_dtype or "fp32", len(run.labels)
+        )
         (fresh / "README.md").write_text(model_card(run, trial, sub, form, folder, exact))
         if folder.exists():
             folder.rmdir()
@@ -126,7 +137,7 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
 
 
 def verify(sub: SubNetwork, folder: Path, form: str, task: str, serve_dtype: str, labels: int) -> tuple[float, float]:
-    """max |Δ logit| of the reloaded folder against the supernet's forward, in fp32 and in the serving dtype.
+    """Max |Δ logit| of the reloaded folder against the supernet's forward, in fp32 and in the serving dtype.
 
     Raises ExportError above 1e-5 (fp32), 1 % (fp16) or 8 % (bf16) of the largest logit.
     """
@@ -145,7 +156,8 @@ def verify(sub: SubNetwork, folder: Path, form: str, task: str, serve_dtype: str
         allowed = COARSE.get(dtype, EXACT) * largest
         if not found[dtype] <= allowed:
             raise ExportError(
-                f"the {form} folder, reloaded in {dtype}, differs from the supernet by {found[dtype]:.2e} (allowed {allowed:.2e}); nothing was kept"
+                f"the {form} folder, reloaded in {dtype}, differs from the supernet by "
+                f"{found[dtype]:.2e} (allowed {allowed:.2e}); nothing was kept"
             )
     return found["fp32"], found[served]
 

@@ -61,9 +61,7 @@ class Constraint:
 
     def _of(self, values: Mapping[str, float]) -> float:
         if self.name not in values:
-            raise ExpressionError(
-                f"{self}: no value {self.name!r} there; there are: {', '.join(values) or 'none'}"
-            )
+            raise ExpressionError(f"{self}: no value {self.name!r} there; there are: {', '.join(values) or 'none'}")
         return values[self.name]
 
 
@@ -74,9 +72,7 @@ def parse_where(text: str, names: Iterable[str] | None = None) -> tuple[Constrai
     Raises ExpressionError naming the part that is wrong and what is allowed there.
     """
     if len(text) > 2000:
-        raise ExpressionError(
-            f"a constraint of {len(text)} characters (2000 allowed): {text[:40]!r}…; {_SHAPE}"
-        )
+        raise ExpressionError(f"a constraint of {len(text)} characters (2000 allowed): {text[:40]!r}…; {_SHAPE}")
     allowed = None if names is None else list(dict.fromkeys(names))
     return tuple(_one(part.strip(), text, allowed) for part in _JOIN.split(text))
 

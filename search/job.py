@@ -22,9 +22,9 @@ from archrank.search.pricing import Pricer, latency_name
 from archrank.supernet import data as datasets
 from archrank.supernet import policies
 from archrank.supernet import tasks as task_kinds
-from archrank.supernet.base import Base, load_base
-from archrank.supernet.modules import target_modules
+from archrank.supernet.base import Base, check_base, load_base
 from archrank.supernet.export import Home
+from archrank.supernet.modules import target_modules
 from archrank.supernet.net import Elastic, elastic
 from archrank.supernet.policies.base import Policy
 from archrank.supernet.tracing import trace
@@ -77,7 +77,9 @@ class Job:
         return self.task.row_losses(logits, batch).mean()
 
     def score(self, net: Elastic, split: str, ranks: Mapping[str, int] | None = None) -> dict[str, float]:
-        """Mean loss and accuracy over a split; `ranks`: of that sub-network of a supernet, None: of the net as it is."""
+        """Mean loss and accuracy over a split; `ranks`: of that sub-network of a supernet, None: of the net as it
+        is.
+        """
         device = next(net.base.parameters()).device
         spectrum = None if ranks is None else net.spectrum_of(ranks).to(device)
         rows = self.data.size(split)
@@ -102,7 +104,8 @@ class _Batches:
 
     def __call__(self, step: int) -> tuple[Mapping[str, Tensor], NDArray[np.int64]]:
         index = datasets.order(self.seed, step, self.rows, self.data.size("train"))
-        # the position in the stream, not the row, draws the ranks: a row that comes again in a later epoch meets other ones
+        # the position in the stream, not the row, draws the ranks: a row that comes again in a later epoch meets other
+        # ones
         return self.data.batch("train", index), step * self.rows + np.arange(len(index))
 
 
@@ -111,7 +114,8 @@ def prepare(config: RunConfig) -> Job:
     space = grammar.load(config.space)
     if not space.is_site_space:
         raise ConfigError(
-            f"the space {space.name!r} adapts no base: this version runs site spaces (//@ target_modules, such as lora_ranks); "
+            f"the space {space.name!r} adapts no base: this version runs site "
+            "spaces (//@ target_modules, such as lora_ranks); "
             "sample it with `search sample`"
         )
     devices = {name: predictors.load(name) for name in config.hw}
@@ -125,11 +129,22 @@ def prepare(config: RunConfig) -> Job:
     _check_measurable([o.name for o in objectives] + [c.name for c in constraints], config)
     device = _torch_device(config.device)
 
-    raw = datasets.read_dataset(config.data, config.task, columns=_columns(config)) if config.data or config.base is None else None
+    if config.base is not None:
+        check_base(config.base)
+    raw = (
+        datasets.read_dataset(config.data, config.task, columns=_columns(config))
+        if config.data or config.base is None
+        else None
+    )
     if raw is None:
         raise ConfigError("--base needs --data: a folder, a file, a hub name or a built-in name")
     base = load_base(
-        config.base, config.task or raw.task, label_names=raw.label_names, compute_dtype=config.compute_dtype, device=str(device), seed=config.seed
+        config.base,
+        config.task or raw.task,
+        label_names=raw.label_names,
+        compute_dtype=config.compute_dtype,
+        device=str(device),
+        seed=config.seed,
     )
     config = replace(config, max_length=min(config.max_length, _positions(base)))
     data = datasets.prepare(raw, base, max_length=config.max_length)
@@ -151,9 +166,21 @@ def prepare(config: RunConfig) -> Job:
         raise ConfigError(f"nothing to search for: {warnings[0] if warnings else 'no objective'}")
     for c in constraints:
         if c.name in constants and not c.holds(constants):
-            raise NothingFeasible(f"{c} cannot hold: {config.deploy}, {c.name} is {constants[c.name]:.4g} for every candidate")
+            raise NothingFeasible(
+                f"{c} cannot hold: {config.deploy}, {c.name} is {constants[c.name]:.4g} for every candidate"
+            )
     return Job(
-        config, tightened(bound, constraints), base, data, task_kinds.load(data.task), net, policy, pricer, kept, constraints, warnings
+        config,
+        tightened(bound, constraints),
+        base,
+        data,
+        task_kinds.load(data.task),
+        net,
+        policy,
+        pricer,
+        kept,
+        constraints,
+        warnings,
     )
 
 
@@ -200,11 +227,17 @@ def _columns(config: RunConfig) -> dict[str, str]:
     return {role: column for role, _, column in pairs}
 
 
-def _resolved(config: RunConfig, base: Base, data: datasets.TaskData, devices: Mapping[str, predictors.Device]) -> RunConfig:
+def _resolved(
+    config: RunConfig, base: Base, data: datasets.TaskData, devices: Mapping[str, predictors.Device]
+) -> RunConfig:
     """What the user left open, chosen; the embedded base's choices are those its benchmark was tuned with."""
     batch = config.batch_size or 32
     epoch = -(-data.size("train") // batch)
-    dtype = next((t for t in ("bf16", "fp16") if all(t in d.profile.peak_ops_per_s for d in devices.values())), "fp32") if devices else "fp32"
+    dtype = (
+        next((t for t in ("bf16", "fp16") if all(t in d.profile.peak_ops_per_s for d in devices.values())), "fp32")
+        if devices
+        else "fp32"
+    )
     return replace(
         config.with_defaults(
             {
@@ -217,7 +250,9 @@ def _resolved(config: RunConfig, base: Base, data: datasets.TaskData, devices: M
                 "threads": 1 if sum(p.numel() for p in base.model.parameters()) < TINY else torch.get_num_threads(),
             }
         ),
-        base=config.base and str(Path(config.base).resolve()) if config.base and Path(config.base).exists() else config.base,
+        base=config.base and str(Path(config.base).resolve())
+        if config.base and Path(config.base).exists()
+        else config.base,
         data=str(Path(config.data).resolve()) if config.data and Path(config.data).exists() else config.data,
     )
 

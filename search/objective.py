@@ -61,17 +61,13 @@ def parse_objective(text: str, names: Iterable[str] | None = None) -> Objective:
     """
     name, colon, direction = (part.strip() for part in text.partition(":"))
     if not name:
-        raise ObjectiveError(
-            f"objective {text!r} has no name; write NAME or NAME:min|max, as in loss or reward:max"
-        )
+        raise ObjectiveError(f"objective {text!r} has no name; write NAME or NAME:min|max, as in loss or reward:max")
     if colon and direction not in ("min", "max"):
         raise ObjectiveError(f"objective {text!r}: the direction must be min or max, as in {name}:min")
     known = KNOWN.get(name.split("@")[0])
     allowed = None if names is None else list(dict.fromkeys(names))
     if known is None and not colon and allowed is not None and name in allowed:
-        raise ObjectiveError(
-            f"objective {name!r} has no direction of its own; write {name}:min or {name}:max"
-        )
+        raise ObjectiveError(f"objective {name!r} has no direction of its own; write {name}:min or {name}:max")
     if (allowed is not None and name not in allowed) or (known is None and not colon):
         choices = list(KNOWN) if allowed is None else allowed
         near = nearest(name, choices)
@@ -83,9 +79,7 @@ def parse_objective(text: str, names: Iterable[str] | None = None) -> Objective:
     return Objective(name, direction or known.direction, known.unit)
 
 
-def parse_objectives(
-    texts: Iterable[str | Objective], names: Iterable[str] | None = None
-) -> tuple[Objective, ...]:
+def parse_objectives(texts: Iterable[str | Objective], names: Iterable[str] | None = None) -> tuple[Objective, ...]:
     """Each parsed, in the given order (the first is the quality, the second the cost); ObjectiveError on none
     or on one given twice.
     """

@@ -307,14 +307,11 @@ class ParetoFront:
                 return found
             shown = ", ".join(str(t.id) for t in self.trials[:12])
             raise PickError(
-                f"no feasible trial {how} at its latest stage; "
-                f"the front has {shown}{', …' if len(self) > 12 else ''}"
+                f"no feasible trial {how} at its latest stage; the front has {shown}{', …' if len(self) > 12 else ''}"
             )
         near = nearest(how, ["knee", "best", "within"])
         hint = f"did you mean {near[0]}? " if near and near[0] != how else ""
-        raise PickError(
-            f"cannot pick {text!r}; {hint}Write knee, best:OBJECTIVE, within:0.5% or a trial's id"
-        )
+        raise PickError(f"cannot pick {text!r}; {hint}Write knee, best:OBJECTIVE, within:0.5% or a trial's id")
 
     def to_pandas(self) -> Any:
         """A DataFrame, a row a trial: id, text, stage, seconds and each value. Needs pandas."""
@@ -322,10 +319,7 @@ class ParetoFront:
             pandas = import_module("pandas")
         except ImportError:
             raise ImportError("to_pandas needs pandas: pip install pandas") from None
-        rows = [
-            {"id": t.id, "text": t.text, "stage": t.stage, "seconds": t.seconds, **t.values}
-            for t in self.trials
-        ]
+        rows = [{"id": t.id, "text": t.text, "stage": t.stage, "seconds": t.seconds, **t.values} for t in self.trials]
         return pandas.DataFrame(rows)
 
     def _some(self) -> ParetoFront:

@@ -1,7 +1,8 @@
 """What a candidate costs where it will be served: closed forms and the device model, no weight touched.
 
-The deployment is part of the price. Merged, an adapter leaves no trace: latency and memory are the base's, one constant for the whole space. Unmerged,
-each adapted module adds its low-rank branch. vLLM runs its kernels at the bucket of the largest rank, on every module of an adapted kind.
+The deployment is part of the price. Merged, an adapter leaves no trace: latency and memory are the base's, one
+constant for the whole space. Unmerged, each adapted module adds its low-rank branch. vLLM runs its kernels at the
+bucket of the largest rank, on every module of an adapted kind.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ def latency_name(device: str, devices: list[str]) -> str:
 class Pricer:
     """Prices configurations {module: rank} of one base.
 
-    workload: the bare base's, traced at the served batch; shapes: {module: (out, in)}; rows: rows (tokens × batch) that pass each module;
-    devices: {name as given: profile}; base_params: of the bare model.
+    workload: the bare base's, traced at the served batch; shapes: {module: (out, in)}; rows: rows (tokens × batch)
+    that pass each module; devices: {name as given: profile}; base_params: of the bare model.
     """
 
     workload: Workload
@@ -42,7 +43,11 @@ class Pricer:
         adapter = sum(r * sum(self.shapes[name]) for name, r in ranks.items())
         work = with_adapters(self.workload, self.shapes, ranks, self.deploy, self.rows)
         kept = 0 if self.deploy == "merged" else adapter
-        values: dict[str, float] = {"adapter_params": adapter, "params": self.base_params + kept, "flops": float(work.flops)}
+        values: dict[str, float] = {
+            "adapter_params": adapter,
+            "params": self.base_params + kept,
+            "flops": float(work.flops),
+        }
         for name, device in self.devices.items():
             told = device.predict([work], dtype=self.dtype)
             values[latency_name(name, list(self.devices))] = float(told.ms[0])

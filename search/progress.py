@@ -37,9 +37,7 @@ class Progress(Protocol):
 
 
 @contextmanager
-def open_progress(
-    enabled: bool = True, *, stream: TextIO | None = None, every: float = 5.0
-) -> Iterator[Progress]:
+def open_progress(enabled: bool = True, *, stream: TextIO | None = None, every: float = 5.0) -> Iterator[Progress]:
     """Progress on a stream (stderr by default): live on a terminal, plain elsewhere, silent if not enabled.
 
     Plain lines come at most once in `every` seconds, apart from the first and last of a phase and notes.

@@ -109,7 +109,9 @@ class Run:
         """A trial by its id; ConfigError when there is none."""
         found = next((t for t in self.trials if t.id == number), None)
         if found is None:
-            raise ConfigError(f"{self.path}: no trial {number}; ids run from 0 to {max((t.id for t in self.trials), default=-1)}")
+            raise ConfigError(
+                f"{self.path}: no trial {number}; ids run from 0 to {max((t.id for t in self.trials), default=-1)}"
+            )
         return found
 
     def pick(self, which: str, where: str | Sequence[str] = ()) -> Trial:
@@ -129,7 +131,9 @@ class Run:
         return verdict(self)
 
     def table(self, front: ParetoFront) -> str:
-        """The front as text, the stage of every value shown; what is the same for every candidate stands below it, once."""
+        """The front as text, the stage of every value shown; what is the same for every candidate stands below it,
+        once.
+        """
         constants = self.header["constants"]
         rows = [t.to_json() for t in front]
         for row in rows:

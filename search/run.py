@@ -1,6 +1,8 @@
-"""The phases of a run: head, supernet, search, re-rank, finalists. Each reads what is done from the run's folder and does the rest.
+"""The phases of a run: head, supernet, search, re-rank, finalists. Each reads what is done from the run's folder and
+does the rest.
 
-A run is a fold: every phase is a function of the log and the files before it, so `resume` is `start` over a folder that already holds something.
+A run is a fold: every phase is a function of the log and the files before it, so `resume` is `start` over a folder
+that already holds something.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ def start(config: RunConfig) -> Run:
     """Runs `config` in a new folder; ConfigError when the folder holds a run already."""
     path = Path(config.out) if config.out else _free_folder(Path("runs"))
     if (path / "config.toml").exists() or (path / "trials.jsonl").exists():
-        raise ConfigError(f"--out {path}: holds a run already; go on with `search resume {path}` or choose another folder")
+        raise ConfigError(
+            f"--out {path}: holds a run already; go on with `search resume {path}` or choose another folder"
+        )
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path}: is a file; choose a folder")
     job = prepare(config)
@@ -81,7 +85,9 @@ class _Phases:
         self.before = sum(float(str(e.get("seconds", 0))) for e in self.log.events if e.get("event") == "session")
         space, config = job.space, job.config
         self.strata = Strata(space, candidates.budget_edges(space, job.net.shapes))
-        self.study = Study(space, job.objectives, self.strata.strategy(config.strategy, job.objectives, config.seed), log=self.log)
+        self.study = Study(
+            space, job.objectives, self.strata.strategy(config.strategy, job.objectives, config.seed), log=self.log
+        )
         self.scale: Scale | None = None
 
     def all(self) -> Run:
@@ -139,12 +145,17 @@ class _Phases:
         net.eval()
 
     def _reference(self) -> None:
-        """The bare base's values and the dearest candidate's cost: the corner that hypervolume is measured from, saved with the run."""
+        """The bare base's values and the dearest candidate's cost: the corner that hypervolume is measured from, saved
+        with the run.
+        """
         saved = next((e for e in self.log.events if e.get("event") == "reference"), None)
         if saved is None:
             base = self._values({})
             largest = self._values({name: adapter.rank for name, adapter in self.job.net.items()})
-            worst = {o.name: (max if o.direction == "min" else min)(base[o.name], largest[o.name]) for o in self.job.objectives}
+            worst = {
+                o.name: (max if o.direction == "min" else min)(base[o.name], largest[o.name])
+                for o in self.job.objectives
+            }
             floor = min(sum(shape) for shape in self.job.net.shapes.values())
             saved = {"event": "reference", "values": worst, "floor": floor, "base": base, "r_max": largest}
             self.log.event(saved)
@@ -165,7 +176,13 @@ class _Phases:
             cost = self.job.pricer.price(ranks)
             broken = [c for c in self.job.constraints if c.name in cost and not c.holds(cost)]
             if broken:
-                self.study.tell(derivation, cost, seconds=time.monotonic() - began, infeasible=f"does not meet {broken[0]}", constraints=broken)
+                self.study.tell(
+                    derivation,
+                    cost,
+                    seconds=time.monotonic() - began,
+                    infeasible=f"does not meet {broken[0]}",
+                    constraints=broken,
+                )
             else:
                 values = {**self.job.score(self.job.net, "validation", ranks), **cost}
                 self.study.tell(derivation, values, seconds=time.monotonic() - began, constraints=self.job.constraints)
@@ -173,9 +190,13 @@ class _Phases:
             self._pause()
 
     def _rerank(self) -> None:
-        """The best of each stratum, fine-tuned for a while from inherited weights on two seeds: this makes budgets comparable."""
+        """The best of each stratum, fine-tuned for a while from inherited weights on two seeds: this makes budgets
+        comparable.
+        """
         chosen = candidates.to_rerank(self.study.trials, self.strata, self._scaled(), self.job.config.finalists)
-        self._tune_all("rerank", "reranked", chosen, candidates.rerank_steps(self.job.train_steps), candidates.RERANK_SEEDS)
+        self._tune_all(
+            "rerank", "reranked", chosen, candidates.rerank_steps(self.job.train_steps), candidates.RERANK_SEEDS
+        )
 
     def _finalists(self) -> None:
         """The full fine-tune; the test split is read here, once for each finalist, after its selection."""
@@ -204,12 +225,16 @@ class _Phases:
                 try:
                     self._train(f"{stage} {parent.id} {k}", net, steps, seed, quiet=True)
                 except NonFiniteLoss as error:
-                    self.study.fail(derivation, str(error), stage=stage, parent=parent.id, seconds=time.monotonic() - began)
+                    self.study.fail(
+                        derivation, str(error), stage=stage, parent=parent.id, seconds=time.monotonic() - began
+                    )
                     self._checkpoint("").clear()
                     return
             told.append(self.job.score(net, "validation"))
             if k == 0:
-                save_tensors(candidates.weights_of(self.path, trial), adapter_tensors(net.items()), {"text": parent.text})
+                save_tensors(
+                    candidates.weights_of(self.path, trial), adapter_tensors(net.items()), {"text": parent.text}
+                )
                 if stage == "final" and self.job.data.size("test"):
                     test = self.job.score(net, "test")
             spent += time.monotonic() - began
@@ -219,7 +244,13 @@ class _Phases:
             extra["test"] = test
         values |= self.job.pricer.price(ranks)
         self.study.tell(
-            derivation, values, seconds=spent, stage=stage, parent=parent.id, extra=extra, constraints=self.job.constraints
+            derivation,
+            values,
+            seconds=spent,
+            stage=stage,
+            parent=parent.id,
+            extra=extra,
+            constraints=self.job.constraints,
         )
         self._checkpoint("").clear()
 

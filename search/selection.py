@@ -1,4 +1,6 @@
-"""Which candidates go on to the next stage: those that together cover the most hypervolume, a budget stratum at a time."""
+"""Which candidates go on to the next stage: those that together cover the most hypervolume, a budget stratum at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ Points = Callable[[Sequence[Trial]], NDArray[np.float64]]
 
 
 def top_by_hypervolume(trials: Sequence[Trial], n: int, points: Points, reference: NDArray[np.float64]) -> list[Trial]:
-    """Greedy: the next trial is the one that adds most hypervolume to those taken; ties and zero gains by the first objective, then by id.
+    """Greedy: the next trial is the one that adds most hypervolume to those taken; ties and zero gains by the first
+    objective, then by id.
 
     points: trials -> (trials, objectives), minimised.
     """
@@ -30,10 +33,10 @@ def top_by_hypervolume(trials: Sequence[Trial], n: int, points: Points, referenc
     return taken
 
 
-def spread(
-    groups: Sequence[Sequence[Trial]], n: int, points: Points, reference: NDArray[np.float64]
-) -> list[Trial]:
-    """`n` trials: the best of each group (stratum) in turn while they last, each picked by hypervolume within its group."""
+def spread(groups: Sequence[Sequence[Trial]], n: int, points: Points, reference: NDArray[np.float64]) -> list[Trial]:
+    """`n` trials: the best of each group (stratum) in turn while they last, each picked by hypervolume within its
+    group.
+    """
     queues = [top_by_hypervolume(group, n, points, reference) for group in groups]
     chosen: list[Trial] = []
     for place in range(n):

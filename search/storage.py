@@ -136,14 +136,8 @@ def _header(file: Path, line: bytes) -> dict[str, Any]:
         ) from None
     schema = header.get("schema")
     if schema != SCHEMA:
-        newer = (
-            "; a newer archrank wrote it: update this one"
-            if isinstance(schema, int) and schema > SCHEMA
-            else ""
-        )
-        raise LogError(
-            f"{file}:1: the log has schema {schema!r:.20}, this program reads schema {SCHEMA}{newer}"
-        )
+        newer = "; a newer archrank wrote it: update this one" if isinstance(schema, int) and schema > SCHEMA else ""
+        raise LogError(f"{file}:1: the log has schema {schema!r:.20}, this program reads schema {SCHEMA}{newer}")
     return header
 
 

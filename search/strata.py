@@ -61,9 +61,7 @@ class Strata:
         if cost is not None:
             return self.stratum_of(cost)
         if trial.text not in self._places:
-            self._places[trial.text] = self.stratum_of(
-                self.space.cost(self.space.parse(trial.text)).adapter_params
-            )
+            self._places[trial.text] = self.stratum_of(self.space.cost(self.space.parse(trial.text)).adapter_params)
         return self._places[trial.text]
 
     def groups(self, trials: Sequence[Trial]) -> list[list[Trial]]:
@@ -109,9 +107,7 @@ class Stratified:
         while True:
             turns = _turns([len(g) for g in groups], most, n)
             found = {
-                i: part.ask(groups[i], turns.count(i))
-                for i, part in enumerate(self._parts)
-                if part and i in turns
+                i: part.ask(groups[i], turns.count(i)) for i, part in enumerate(self._parts) if part and i in turns
             }
             short = {i: len(got) for i, got in found.items() if len(got) < turns.count(i)}
             if not short:

@@ -112,9 +112,7 @@ class Study:
         missing = [o.name for o in self.objectives if o.name not in values] if infeasible is None else []
         missing += [c.name for c in rules if c.name not in values] if infeasible is None else []
         if missing:
-            raise StudyError(
-                f"no value {missing[0]!r} told; it is needed and there are: {', '.join(values) or 'none'}"
-            )
+            raise StudyError(f"no value {missing[0]!r} told; it is needed and there are: {', '.join(values) or 'none'}")
         told = dict(extra or {})
         state, reason = "done", None
         broken = [c for c in rules if c.name in finite and not c.holds(finite)]
@@ -153,9 +151,7 @@ class Study:
         if stage not in STAGES:
             raise StudyError(f"stage {stage!r}: must be one of {', '.join(STAGES)}")
         if (key, stage) in self._told:
-            raise StudyError(
-                f"{derivation.text:.80}: told already as trial {self._told[key, stage]} at stage {stage}"
-            )
+            raise StudyError(f"{derivation.text:.80}: told already as trial {self._told[key, stage]} at stage {stage}")
         if parent is not None and all(parent != t.id for t in self._trials):
             raise StudyError(f"parent {parent}: no such trial")
         asked = self._first.get(key)

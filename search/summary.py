@@ -12,8 +12,8 @@ from archrank.search.results import Run
 from archrank.search.storage import write_atomic
 
 if TYPE_CHECKING:
-    from archrank.search.report import ReportData
     from archrank.search.job import Job
+    from archrank.search.report import ReportData
 
 __all__ = ["header", "verdict", "versions", "write_report"]
 
@@ -37,16 +37,32 @@ def header(job: Job) -> dict[str, object]:
         "labels": list(job.data.label_names),
         "sites": {name: list(shape) for name, shape in job.net.shapes.items()},
         "base": {"name": job.base.name_or_path, "sha256": job.base.fingerprint},
-        "data": {"name": job.data.name, "sha256": job.data.fingerprint, "rows": {s: job.data.size(s) for s in ("train", "validation", "test")}},
+        "data": {
+            "name": job.data.name,
+            "sha256": job.data.fingerprint,
+            "rows": {s: job.data.size(s) for s in ("train", "validation", "test")},
+        },
         "constants": job.pricer.constants(),
-        "deploy": {"how": job.config.deploy, "dtype": job.config.serve_dtype, "batch": job.config.serve_batch, "devices": list(job.config.hw)},
-        "machine": {"processor": platform.machine(), "system": platform.system(), "threads": torch.get_num_threads(), "device": job.config.device},
+        "deploy": {
+            "how": job.config.deploy,
+            "dtype": job.config.serve_dtype,
+            "batch": job.config.serve_batch,
+            "devices": list(job.config.hw),
+        },
+        "machine": {
+            "processor": platform.machine(),
+            "system": platform.system(),
+            "threads": torch.get_num_threads(),
+            "device": job.config.device,
+        },
         "warnings": list(job.warnings),
     }
 
 
 def verdict(run: Run) -> str:
-    """What the front offers, in figures: the best point, the knee, and what the same base offers without and with the largest adapter."""
+    """What the front offers, in figures: the best point, the knee, and what the same base offers without and with the
+    largest adapter.
+    """
     front = run.front()
     if not len(front):
         return f"No candidate meets the constraints: {len(run.trials)} evaluations, none feasible."
@@ -57,7 +73,8 @@ def verdict(run: Run) -> str:
     share = f" ({knee.values['adapter_params'] / largest:.0%} of a uniform r_max)" if largest else ""
     return (
         f"{len(front)} points ({', '.join(stages)} values): best {quality} {best.values[quality]:.3g} with "
-        f"{best.values['adapter_params']:,.0f} adapter parameters; the knee has {quality} {knee.values[quality]:.3g} with "
+        f"{best.values['adapter_params']:,.0f} adapter parameters; the knee "
+        f"has {quality} {knee.values[quality]:.3g} with "
         f"{knee.values['adapter_params']:,.0f}{share}."
     )
 
@@ -72,7 +89,9 @@ def write_report(run: Run, path: Path | None = None) -> Path:
 
 
 def hypervolume_curve(run: Run) -> list[tuple[int, float]]:
-    """(evaluations, hypervolume) over the inherited trials: later stages have other values and would make a step of their own."""
+    """(evaluations, hypervolume) over the inherited trials: later stages have other values and would make a step of
+    their own.
+    """
     if run.scale is None:
         return []
     priced = [t for t in run.trials if t.stage == "inherited"]
@@ -105,7 +124,9 @@ def report_data(run: Run) -> ReportData:
         device=", ".join(head["deploy"]["devices"]),
         chosen=chosen,
         hypervolume=hypervolume_curve(run),
-        reference={n: v for n, v in run.event("reference").get("values", {}).items() if n in {o.name for o in run.objectives}},
+        reference={
+            n: v for n, v in run.event("reference").get("values", {}).items() if n in {o.name for o in run.objectives}
+        },
         ranks={t.id: run.ranks(t) for t in front},
         modules=list(head["sites"]),
         constants=[

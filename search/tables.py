@@ -37,9 +37,7 @@ def front_table(
     texts = ["sentence", *(shorten(r.text, max(room, _LEAST)) for r in rows)]
     lines = []
     for line, text in zip([head, *cells], texts, strict=True):
-        parts = [
-            c.ljust(n) if name in left else c.rjust(n) for c, n, name in zip(line, sizes, head, strict=True)
-        ]
+        parts = [c.ljust(n) if name in left else c.rjust(n) for c, n, name in zip(line, sizes, head, strict=True)]
         lines.append(_GAP.join([*parts, text]).rstrip())
     return "\n".join(lines)
 

@@ -1,4 +1,6 @@
-"""Weight sharing over a pretrained base: elastic adapters, rank policies, training, evaluation, export. Imports torch when used."""
+"""Weight sharing over a pretrained base: elastic adapters, rank policies, training, evaluation, export. Imports torch
+when used.
+"""
 
 from __future__ import annotations
 

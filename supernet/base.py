@@ -18,7 +18,7 @@ from archrank.supernet import tasks
 from archrank.supernet.modules import target_modules
 from archrank.supernet.quiet import quiet_transformers
 
-__all__ = ["EMBEDDED", "Base", "BaseModelError", "load_base", "module_shapes"]
+__all__ = ["EMBEDDED", "Base", "BaseModelError", "check_base", "load_base", "module_shapes"]
 
 EMBEDDED = Path(__file__).parent / "bases" / "digits_vit"
 """The base of the default run: a tiny ViT for 8 × 8 digits, made by benchmarks/make_digits_base.py."""
@@ -34,8 +34,9 @@ class BaseModelError(ValueError):
 class Base:
     """A frozen model and what goes with it.
 
-    new_head: names of the modules whose parameters the checkpoint did not hold (initialised from the seed, to be trained once); name_or_path: absolute for
-    folders, so that an adapter finds its base from anywhere; fingerprint: sha256 over the safetensors files.
+    new_head: names of the modules whose parameters the checkpoint did not hold (initialised from the seed, to be
+    trained once); name_or_path: absolute for folders, so that an adapter finds its base from anywhere; fingerprint:
+    sha256 over the safetensors files.
     """
 
     model: nn.Module
@@ -63,7 +64,8 @@ def load_base(
 ) -> Base:
     """Loads a base with `AutoModelFor….from_pretrained`; None is the embedded one.
 
-    label_names: of the data; a head for another number of classes, or none, is replaced by a new one. BaseModelError says what was given and what to do.
+    label_names: of the data; a head for another number of classes, or none, is replaced by a new one. BaseModelError
+    says what was given and what to do.
     """
     import transformers
 
@@ -74,7 +76,9 @@ def load_base(
     kind = tasks.load(task)
     cls = getattr(transformers, kind.auto_class)
     if type(config) not in cls._model_mapping:
-        raise BaseModelError(f"--base {place}: a {config.model_type} model cannot do {task}; choose another base or --task")
+        raise BaseModelError(
+            f"--base {place}: a {config.model_type} model cannot do {task}; choose another base or --task"
+        )
     wanted: dict[str, Any] = {}
     if not kind.per_token and label_names:
         wanted = {
@@ -86,12 +90,24 @@ def load_base(
     with quiet_transformers(), torch.random.fork_rng():
         torch.manual_seed(seed)
         try:
-            model, info = cls.from_pretrained(place, dtype=DTYPES[compute_dtype], use_safetensors=True, output_loading_info=True, **wanted)
+            model, info = cls.from_pretrained(
+                place, dtype=DTYPES[compute_dtype], use_safetensors=True, output_loading_info=True, **wanted
+            )
         except OSError as error:
             raise _no_weights(place, error) from None
     model.requires_grad_(False)
     model.eval().to(device)
-    return Base(model, _processor(place, task), task, _new_modules(info), place, _fingerprint(place), name_or_path is None)
+    return Base(
+        model, _processor(place, task), task, _new_modules(info), place, _fingerprint(place), name_or_path is None
+    )
+
+
+def check_base(name_or_path: str) -> None:
+    """BaseModelError where there is no such model: asked before anything slower, so that a typing error is told
+    first.
+    """
+    path = Path(name_or_path)
+    _config(str(path.resolve() if path.exists() else name_or_path), name_or_path)
 
 
 def module_shapes(name_or_path: str | None, pattern: str) -> dict[str, tuple[int, int]]:
@@ -111,17 +127,27 @@ def _config(place: str, given: str | None) -> Any:
     import transformers
 
     if not Path(place).exists() and (place.startswith((".", "/", "~")) or place.count("/") > 1):
-        raise BaseModelError(f"--base {given}: no such folder; give a model folder (config.json and safetensors) or a hub name")
+        raise BaseModelError(
+            f"--base {given}: no such folder; give a model folder (config.json and safetensors) or a hub name"
+        )
     if Path(place).is_file():
         raise BaseModelError(f"--base {given}: is a file; give the folder that holds config.json and the safetensors")
     if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
-        raise BaseModelError(f"--base {given}: has no config.json; give a model folder (config.json and safetensors) or a hub name")
+        raise BaseModelError(
+            f"--base {given}: has no config.json; give a model folder (config.json and safetensors) or a hub name"
+        )
     with quiet_transformers():
         try:
             return transformers.AutoConfig.from_pretrained(place)
         except OSError:
-            what = "its config.json cannot be read" if Path(place).exists() else "is no folder here, and no hub model of that name could be reached"
-            raise BaseModelError(f"--base {given}: {what}; give a model folder (config.json and safetensors) or a hub name") from None
+            what = (
+                "its config.json cannot be read"
+                if Path(place).exists()
+                else "is no folder here, and no hub model of that name could be reached"
+            )
+            raise BaseModelError(
+                f"--base {given}: {what}; give a model folder (config.json and safetensors) or a hub name"
+            ) from None
         except ValueError as error:
             first = str(error).strip().splitlines()[0]
             if "trust_remote_code" in str(error):
@@ -139,16 +165,22 @@ def _task_of(config: Any, place: str) -> str:
     ):
         if ending in names:
             return task
-    raise BaseModelError(f"--base {place}: its config.json names no head ({names or 'no architectures'}); say --task {' or '.join(tasks.TASKS)}")
+    raise BaseModelError(
+        f"--base {place}: its config.json names no head "
+        f"({names or 'no architectures'}); say --task {' or '.join(tasks.TASKS)}"
+    )
 
 
 def _no_weights(place: str, error: OSError) -> BaseModelError:
     folder = Path(place)
     pickles = sorted(p.name for p in folder.glob("*.bin")) if folder.is_dir() else []
     if pickles or "safetensors" in str(error):
-        seen = f"only {', '.join(pickles)}, a pickle, which can run code when it is read" if pickles else "no safetensors"
+        seen = (
+            f"only {', '.join(pickles)}, a pickle, which can run code when it is read" if pickles else "no safetensors"
+        )
         return BaseModelError(
-            f"--base {place}: has {seen}; convert it once where you trust it: AutoModel.from_pretrained(…).save_pretrained(FOLDER) writes safetensors"
+            f"--base {place}: has {seen}; convert it once where you trust it: "
+            "AutoModel.from_pretrained(…).save_pretrained(FOLDER) writes safetensors"
         )
     return BaseModelError(f"--base {place}: {str(error).strip().splitlines()[0]}")
 
@@ -160,7 +192,9 @@ def _new_modules(info: Any) -> tuple[str, ...]:
 
 
 def _processor(place: str, task: str) -> Any:
-    """The tokenizer or image processor; None where an image model has none (then the configuration's size is all that is known)."""
+    """The tokenizer or image processor; None where an image model has none (then the configuration's size is all that
+    is known).
+    """
     import transformers
 
     with quiet_transformers():
@@ -191,5 +225,3 @@ def _fingerprint(place: str) -> str:
             while block := stream.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
-
-

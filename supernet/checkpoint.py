@@ -1,4 +1,6 @@
-"""Training state as one safetensors file, replaced in one step: a reader sees the old state or the new one, never half of it."""
+"""Training state as one safetensors file, replaced in one step: a reader sees the old state or the new one, never half
+of it.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, o
     fresh = path.with_name(path.name + ".new")
     try:
         save_file(
-            {k: v.detach().cpu().contiguous() for k, v in tensors.items()}, fresh, metadata={"archrank": json.dumps(dict(meta))}
+            {k: v.detach().cpu().contiguous() for k, v in tensors.items()},
+            fresh,
+            metadata={"archrank": json.dumps(dict(meta))},
         )
         with fresh.open("rb+") as file:
             os.fsync(file.fileno())
@@ -61,7 +65,9 @@ class Checkpoint:
     every_seconds: float
 
     def save(self, step: int, parameters: list[nn.Parameter], optimizer: optim.Optimizer, seconds: float) -> None:
-        """Parameters, Adam's moments, the step (random numbers and the data position follow from it) and the seconds spent."""
+        """Parameters, Adam's moments, the step (random numbers and the data position follow from it) and the seconds
+        spent.
+        """
         tensors: dict[str, Tensor] = {}
         for i, p in enumerate(parameters):
             tensors[f"p{i}"] = p

@@ -19,7 +19,9 @@ def evaluation_methods() -> tuple[str, ...]:
     return ("loop",)
 
 
-def evaluate(net: Elastic, configs: Sequence[Config], data: Sequence[Mapping[str, Tensor]], method: str = "auto") -> Tensor:
+def evaluate(
+    net: Elastic, configs: Sequence[Config], data: Sequence[Mapping[str, Tensor]], method: str = "auto"
+) -> Tensor:
     """`(n,)` mean losses: Σ rows · loss(batch) / Σ rows for each configuration, in fp64; the base model's own loss."""
     if method not in ("auto", *evaluation_methods()):
         raise ValueError(f"no evaluation method {method!r}; there are: auto, {', '.join(evaluation_methods())}")

@@ -1,7 +1,8 @@
-"""From low-rank factors to folders that stock PEFT, transformers and vLLM read.
+r"""From low-rank factors to folders that stock PEFT, transformers and vLLM read.
 
-PEFT matches `rank_pattern` keys by `(.*\\.)?(key)$`, first match first: only an escaped full name behind `^` names exactly one module (PEFT ≥ 0.15).
-vLLM scales every module by the top-level lora_alpha / r: a constant ratio, here 1, with all scales folded into B, is right for everyone.
+PEFT matches `rank_pattern` keys by `(.*\.)?(key)$`, first match first: only an escaped full name behind `^` names
+exactly one module (PEFT ≥ 0.15). vLLM scales every module by the top-level lora_alpha / r: a constant ratio, here 1,
+with all scales folded into B, is right for everyone.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class ExportRefused(ValueError):
 
 @dataclass(frozen=True)
 class Home:
-    """What an export says of the base: name or folder, PEFT's task type, modules trained beside the adapter, the tokenizer or image processor."""
+    """What an export says of the base: name or folder, PEFT's task type, modules trained beside the adapter, the
+    tokenizer or image processor.
+    """
 
     base_name: str = ""
     peft_task: str | None = None
@@ -51,7 +54,9 @@ def zero_padded(factors: Factors) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def merged(base: nn.Module, factors: Factors) -> nn.Module:
-    """A copy of `base` with W + B A; added in fp32 from the pristine weight, then rounded once to the weight's dtype."""
+    """A copy of `base` with W + B A; added in fp32 from the pristine weight, then rounded once to the weight's
+    dtype.
+    """
     model = copy.deepcopy(base)
     with torch.no_grad():
         for name, (A, B) in factors.items():
@@ -67,7 +72,9 @@ def merged(base: nn.Module, factors: Factors) -> nn.Module:
 def write_peft(base: nn.Module, factors: Factors, folder: Path, home: Home) -> Path:
     """`adapter_config.json` and `adapter_model.safetensors`; ExportRefused when there is nothing to write."""
     if not factors:
-        raise ExportRefused("this sub-network adapts no module: it is the base itself; pick another, or export it merged")
+        raise ExportRefused(
+            "this sub-network adapts no module: it is the base itself; pick another, or export it merged"
+        )
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_config.json").write_text(json.dumps(peft_config(base, factors, home), indent=2) + "\n")
     tensors: dict[str, Tensor] = {}
@@ -107,13 +114,21 @@ def peft_config(base: nn.Module, factors: Factors, home: Home) -> dict[str, obje
 
 
 def heads(base: nn.Module, home: Home) -> list[str]:
-    """The modules saved whole beside the adapter: new ones, and for SEQ_CLS the head that the base has, which PEFT then asks for."""
-    kept = [n for n, _ in base.named_modules() if home.peft_task == "SEQ_CLS" and n.split(".")[-1] in ("classifier", "score")]
+    """The modules saved whole beside the adapter: new ones, and for SEQ_CLS the head that the base has, which PEFT
+    then asks for.
+    """
+    kept = [
+        n
+        for n, _ in base.named_modules()
+        if home.peft_task == "SEQ_CLS" and n.split(".")[-1] in ("classifier", "score")
+    ]
     return list(dict.fromkeys([*home.new_head, *kept]))
 
 
 def _targets(base: nn.Module, names: list[str]) -> list[str] | str:
-    """Full names; a regular expression where a full name is also another module's suffix (encoder and decoder twins)."""
+    """Full names; a regular expression where a full name is also another module's suffix (encoder and decoder
+    twins).
+    """
     others = [n for n, _ in base.named_modules() if n not in set(names)]
     if any(other.endswith("." + name) for other in others for name in names):
         return "(?:" + "|".join(re.escape(name) for name in names) + ")"
@@ -135,5 +150,5 @@ def write_merged(model: nn.Module, folder: Path, home: Home) -> Path:
 
 
 def _is_conv1d(module: nn.Module) -> bool:
-    """transformers' Conv1D keeps its weight as (in, out)."""
+    """Transformers' Conv1D keeps its weight as (in, out)."""
     return type(module).__name__ == "Conv1D"

@@ -14,7 +14,9 @@ class ModuleError(ValueError):
 
 
 def adaptable(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """{name: (out_features, in_features)} of every linear layer: nn.Linear, and transformers' Conv1D, whose weight is (in, out)."""
+    """{name: (out_features, in_features)} of every linear layer: nn.Linear, and transformers' Conv1D, whose weight is
+    (in, out).
+    """
     found: dict[str, tuple[int, int]] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
@@ -29,8 +31,9 @@ def adaptable(model: nn.Module) -> dict[str, tuple[int, int]]:
 def target_modules(model: nn.Module, pattern: str, new_head: tuple[str, ...] = ()) -> dict[str, tuple[int, int]]:
     """The modules that `pattern` selects, in model order.
 
-    `all-linear` is every linear layer of the repeated blocks: a name with a number in it. That leaves out heads, poolers and output embeddings, whatever
-    a model calls them, as PEFT's all-linear leaves out the head. ModuleError lists near names where nothing matches.
+    `all-linear` is every linear layer of the repeated blocks: a name with a number in it. That leaves out heads,
+    poolers and output embeddings, whatever a model calls them, as PEFT's all-linear leaves out the head. ModuleError
+    lists near names where nothing matches.
     """
     shapes = adaptable(model)
     names = [n for n in shapes if not any(n == head or n.startswith(f"{head}.") for head in new_head)]

@@ -2,8 +2,9 @@
 
     y_l = base_l(x) + s B_l (c_{i,l} ∘ (A_l x))
 
-The base module's own forward is called, never its weight, so any linear layer (quantised ones too) can carry an adapter; nothing is left on the base
-between two calls. Three verbs, as whittle has them: `select` a sub-network, `reset` to the whole, `extract` a stand-alone one.
+The base module's own forward is called, never its weight, so any linear layer (quantised ones too) can carry an
+adapter; nothing is left on the base between two calls. Three verbs, as whittle has them: `select` a sub-network,
+`reset` to the whole, `extract` a stand-alone one.
 """
 
 from __future__ import annotations
@@ -41,17 +42,22 @@ def elastic(
 ) -> Elastic:
     """A rank supernet over `base_model`, which stays untouched.
 
-    space: a site space, bound or not, or its name or path; `r_max`: components a module (default: the space's largest rank); `alpha`: the branch
-    is scaled by alpha / r_max (default r_max: scale 1). Errors: SpaceError for a space that adapts no base or a pattern that matches nothing.
+    space: a site space, bound or not, or its name or path; `r_max`: components a module (default: the space's largest
+    rank); `alpha`: the branch is scaled by alpha / r_max (default r_max: scale 1). Errors: SpaceError for a space that
+    adapts no base or a pattern that matches nothing.
     """
     from archrank.supernet.modules import target_modules as find_modules
 
     if isinstance(space, str):
         space = grammar.load(space)
     if not space.is_site_space:
-        raise ConfigurationError(f"the space {space.name!r} adapts no base: only a file with //@ target_modules has sites to adapt")
+        raise ConfigurationError(
+            f"the space {space.name!r} adapts no base: only a file with //@ target_modules has sites to adapt"
+        )
     if not space.sites:
-        space = space.bind(find_modules(base_model, target_modules or space.target_modules or "all-linear"), max_rank=r_max)
+        space = space.bind(
+            find_modules(base_model, target_modules or space.target_modules or "all-linear"), max_rank=r_max
+        )
     top = r_max or max(space.ranks)
     ranks = {site.name: min(top, site.out_features, site.in_features) for site in space.sites}
     scale = 1.0 if alpha is None else alpha / top
@@ -65,12 +71,11 @@ def elastic(
 class Elastic(nn.Module):
     """A base with adapters that are switched on for the length of one forward.
 
-    base: the frozen model; store: {module name: adapter}; space: the bound space whose derivations `select` takes (None: dicts only).
+    base: the frozen model; store: {module name: adapter}; space: the bound space whose derivations `select` takes
+    (None: dicts only).
     """
 
-    def __init__(
-        self, base: nn.Module, store: Mapping[str, AdapterFamily], space: grammar.Space | None = None
-    ) -> None:
+    def __init__(self, base: nn.Module, store: Mapping[str, AdapterFamily], space: grammar.Space | None = None) -> None:
         super().__init__()
         self.base = base
         self.space = space
@@ -98,7 +103,9 @@ class Elastic(nn.Module):
             yield name, module
 
     def ranks(self, config: Config) -> dict[str, int]:
-        """{module: rank ≥ 1} of a configuration; ConfigurationError for a module or a rank that the net does not hold."""
+        """{module: rank ≥ 1} of a configuration; ConfigurationError for a module or a rank that the net does not
+        hold.
+        """
         if isinstance(config, grammar.Derivation):
             if self.space is None:
                 raise ConfigurationError("this net has no space: select it by {module: rank}")
@@ -106,7 +113,9 @@ class Elastic(nn.Module):
         for name, rank in config.items():
             if name not in self._places:
                 near = grammar.nearest(name, self.names)
-                raise ConfigurationError(f"no adapted module {name!r}; did you mean {', '.join(near) or 'one of net.names'}?")
+                raise ConfigurationError(
+                    f"no adapted module {name!r}; did you mean {', '.join(near) or 'one of net.names'}?"
+                )
             held = self._adapter(name).rank
             if not 0 <= rank <= held:
                 raise ConfigurationError(f"rank {rank} of {name} is outside 0 … {held}, what this supernet holds")
@@ -118,7 +127,7 @@ class Elastic(nn.Module):
         return adapter
 
     def spectrum_of(self, ranks: Mapping[str, int]) -> Tensor:
-        """c `(1, modules, r_max)`: ones up to each module's rank."""
+        """C `(1, modules, r_max)`: ones up to each module's rank."""
         r = torch.tensor([ranks.get(name, 0) for name in self.names])
         return (torch.arange(self.r_max) < r[:, None]).float()[None]
 
@@ -134,7 +143,9 @@ class Elastic(nn.Module):
     # -- forward ----------------------------------------------------------------------------------------------------
 
     def forward(self, *, spectrum: Tensor | None = None, **inputs: Tensor) -> object:
-        """The base's own output with the adapters added; `spectrum` `(samples | 1, modules, r_max)` goes before what `select` set."""
+        """The base's own output with the adapters added; `spectrum` `(samples | 1, modules, r_max)` goes before what
+        `select` set.
+        """
         self._running = self._selected if spectrum is None else spectrum
         with self.attached(self._running):
             answer: object = self.base(**inputs)
@@ -157,12 +168,14 @@ class Elastic(nn.Module):
     def enable_gradient_checkpointing(self) -> None:
         """Recomputes layer activations in the backward pass, under the spectrum of the forward that they belong to.
 
-        A layer that is recomputed after the ranks were drawn anew would see other ranks (the defect of property-based elastic layers): each
-        checkpointed call therefore carries its own spectrum.
+        A layer that is recomputed after the ranks were drawn anew would see other ranks (the defect of property-based
+        elastic layers): each checkpointed call therefore carries its own spectrum.
         """
         enable = getattr(self.base, "gradient_checkpointing_enable", None)
         if enable is None:
-            raise ConfigurationError(f"{type(self.base).__name__} has no gradient checkpointing; drop --gradient-checkpointing")
+            raise ConfigurationError(
+                f"{type(self.base).__name__} has no gradient checkpointing; drop --gradient-checkpointing"
+            )
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
             return nullcontext(), self.attached(self._running)
@@ -180,9 +193,7 @@ class Elastic(nn.Module):
         factors = {name: adapter.lora_factors() for name, adapter in self.sliced(config).items()}
         return SubNetwork(self.base, factors)
 
-    def evaluate(
-        self, configs: Sequence[Config], data: Sequence[Mapping[str, Tensor]], method: str = "auto"
-    ) -> Tensor:
+    def evaluate(self, configs: Sequence[Config], data: Sequence[Mapping[str, Tensor]], method: str = "auto") -> Tensor:
         """`(n,)` mean losses over the rows of `data` (batches with labels), one for each configuration; fp64.
 
         Methods: `evaluation_methods()`; `auto` picks one. The selection and the training mode are left as they were.

@@ -11,7 +11,7 @@ __all__ = ["quiet_datasets", "quiet_transformers"]
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """transformers' bars and warnings."""
+    """Transformers' bars and warnings."""
     from transformers.utils import logging as theirs
 
     level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
@@ -27,7 +27,7 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def quiet_datasets() -> Iterator[None]:
-    """datasets' bars and log lines."""
+    """Datasets' bars and log lines."""
     import datasets
     from datasets.utils.logging import get_verbosity, set_verbosity
 

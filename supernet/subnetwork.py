@@ -39,7 +39,9 @@ class SubNetwork:
 
     @cached_property
     def module(self) -> nn.Module:
-        """The merged model: a copy of the base with W + B A, an ordinary module without a trace of archrank; made once, on first use."""
+        """The merged model: a copy of the base with W + B A, an ordinary module without a trace of archrank; made
+        once, on first use.
+        """
         return export.merged(self.base, self.factors)
 
     def save_pretrained(self, folder: str | Path) -> Path:

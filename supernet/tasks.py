@@ -1,4 +1,6 @@
-"""What is learnt: how logits become a loss and a count of right answers, and which transformers and PEFT classes go with it."""
+"""What is learnt: how logits become a loss and a count of right answers, and which transformers and PEFT classes go
+with it.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +30,8 @@ class Totals:
 class Task:
     """One kind of task.
 
-    auto_class: of transformers; peft_task: PEFT's task type; per_token: whether each position of a row has a label of its own (the position before it
-    predicts it) or each row has one.
+    auto_class: of transformers; peft_task: PEFT's task type; per_token: whether each position of a row has a label of
+    its own (the position before it predicts it) or each row has one.
     """
 
     name: str
@@ -49,7 +51,9 @@ class Task:
         return losses.sum(1) / asked.sum(1).clamp(min=1)
 
     def totals(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Totals:
-        """Sums over rows, or over labelled tokens where per_token: their quotients are the mean loss and the accuracy of a data set."""
+        """Sums over rows, or over labelled tokens where per_token: their quotients are the mean loss and the accuracy
+        of a data set.
+        """
         if not self.per_token:
             labels = batch["labels"]
             losses = self.row_losses(logits, batch)
@@ -61,7 +65,9 @@ class Task:
 
     def _tokens(self, logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         labels = batch["labels"][:, 1:]
-        flat = cross_entropy(logits[:, :-1].float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none")
+        flat = cross_entropy(
+            logits[:, :-1].float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="none"
+        )
         return torch.where(labels == IGNORED, 0.0, flat.view(labels.shape)), labels
 
 

@@ -175,9 +175,7 @@ def _shape(module: nn.Module) -> tuple[int, int] | None:
     weight = getattr(module, "weight", None)
     if isinstance(module, nn.Linear):
         return module.out_features, module.in_features
-    if type(module).__name__ == "Conv1D" and isinstance(
-        weight, torch.Tensor
-    ):  # transformers': weight (in, out)
+    if type(module).__name__ == "Conv1D" and isinstance(weight, torch.Tensor):  # transformers': weight (in, out)
         return int(weight.shape[1]), int(weight.shape[0])
     return None
 
@@ -192,9 +190,7 @@ def _inputs(model: nn.Module, batch: int, seq: int) -> dict[str, torch.Tensor]:
     if wanted == "input_ids":
         limit = getattr(config, "max_position_embeddings", None)
         if isinstance(limit, int) and seq > limit > 0:
-            raise WorkloadError(
-                f"seq = {seq} is above the {limit} positions of {type(model).__name__}: lower it"
-            )
+            raise WorkloadError(f"seq = {seq} is above the {limit} positions of {type(model).__name__}: lower it")
         return {"input_ids": torch.zeros(batch, seq, dtype=torch.long, device=device)}
     if wanted == "pixel_values" and hasattr(config, "image_size"):
         side, channels = config.image_size, getattr(config, "num_channels", 3)
@@ -363,16 +359,12 @@ class _Dispatched(TorchDispatchMode):  # type: ignore[no-untyped-call]
         FLOPs.
         """
         image, weight, _, stride, padding, dilation, transposed, _, groups = args[:9]
-        square = weight.dim() == 4 and all(
-            len(set(axis)) == 1 for axis in (weight.shape[2:], stride, padding)
-        )
+        square = weight.dim() == 4 and all(len(set(axis)) == 1 for axis in (weight.shape[2:], stride, padding))
         if square and not transposed and set(dilation) == {1}:
             b, c_in, h, w = image.shape
             c_out, kernel = weight.shape[0], weight.shape[2]
             sizes = {"b": b, "c_in": c_in, "c_out": c_out, "h": h, "w": w, "kernel": kernel}
-            cost = OpCost.of(
-                "conv2d", {**sizes, "stride": stride[0], "padding": padding[0], "groups": groups}
-            )
+            cost = OpCost.of("conv2d", {**sizes, "stride": stride[0], "padding": padding[0], "groups": groups})
             self.recorder.ops.append(cost)
             return
         positions = (image if transposed else out)[0, 0].numel() * out.shape[0]

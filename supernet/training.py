@@ -1,8 +1,9 @@
 """One training loop for everything that a run trains: the supernet, a head, a candidate.
 
-What happens at step t is a function of (seed, t) alone: the data order, the ranks, the dropout masks (the generator is seeded anew for each step, inside
-a fork that leaves the caller's state alone). So a checkpoint needs the parameters, Adam's moments and one integer, and a resumed run repeats the
-uninterrupted one bit for bit on the same machine with the same number of threads.
+What happens at step t is a function of (seed, t) alone: the data order, the ranks, the dropout masks (the generator is
+seeded anew for each step, inside a fork that leaves the caller's state alone). So a checkpoint needs the parameters,
+Adam's moments and one integer, and a resumed run repeats the uninterrupted one bit for bit on the same machine with
+the same number of threads.
 """
 
 from __future__ import annotations
@@ -80,8 +81,8 @@ def train(
 ) -> float:
     """Trains in place; returns the seconds spent, those before an interruption included.
 
-    policy: draws the spectrum of each sample (None: all components); parameters: default the adapters; everything else is frozen meanwhile.
-    Raises NonFiniteLoss; whatever `tick` raises passes through after a checkpoint was written.
+    policy: draws the spectrum of each sample (None: all components); parameters: default the adapters; everything else
+    is frozen meanwhile. Raises NonFiniteLoss; whatever `tick` raises passes through after a checkpoint was written.
     """
     trained = list(net.adapters.parameters() if parameters is None else parameters)
     device = next(net.base.parameters()).device

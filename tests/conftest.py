@@ -22,24 +22,43 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def tiny() -> Callable[[str], object]:
-    """kind -> a tiny model with random weights that are the same each time; Llama has grouped-query attention, GPT-2 Conv1D."""
+    """Kind -> a tiny model with random weights that are the same each time; Llama has grouped-query attention, GPT-2
+    Conv1D.
+    """
     import torch
     import transformers as t
 
     def make(kind: str) -> object:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            shared = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "initializer_range": 0.15}
+            shared = {
+                "hidden_size": 32,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "intermediate_size": 64,
+                "initializer_range": 0.15,
+            }
             if kind == "vit":
                 config = t.ViTConfig(image_size=8, patch_size=2, num_channels=1, num_labels=5, **shared)
                 return t.ViTForImageClassification(config).eval()
             if kind == "bert":
                 return t.BertForSequenceClassification(t.BertConfig(vocab_size=60, num_labels=3, **shared)).eval()
             if kind == "llama":
-                config = t.LlamaConfig(vocab_size=60, num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2, **shared)
+                config = t.LlamaConfig(
+                    vocab_size=60, num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2, **shared
+                )
                 return t.LlamaForCausalLM(config).eval()
             return t.GPT2LMHeadModel(
-                t.GPT2Config(vocab_size=60, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.15, bos_token_id=1, eos_token_id=2)
+                t.GPT2Config(
+                    vocab_size=60,
+                    n_embd=32,
+                    n_layer=2,
+                    n_head=4,
+                    n_positions=64,
+                    initializer_range=0.15,
+                    bos_token_id=1,
+                    eos_token_id=2,
+                )
             ).eval()
 
     return make

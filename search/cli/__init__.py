@@ -44,8 +44,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="search",
-        description="Neural architecture and rank search: a grammar defines the space, a supernet and a device model price it, "
-        "a Pareto front comes home.",
+        description=(
+            "Neural architecture and rank search: a grammar defines the space, a supernet and a device model price it, "
+            "a Pareto front comes home."
+        ),
         epilog="example:\n  search run lora_ranks --hw a100\n\n" + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -66,7 +68,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code. Input errors of archrank become one message, other errors keep their traceback."""
+    """Runs one command; returns its exit code. Input errors of archrank become one message, other errors keep their
+    traceback.
+    """
     from archrank.search.errors import exit_code_of
 
     args = build_parser().parse_args(argv)

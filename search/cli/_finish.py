@@ -28,6 +28,8 @@ def show_outcome(run: Run, *, as_json: bool) -> int:
         print(f"\nreport   {run.path / 'report.html'}")
         print(f"extract  search extract {run.path} --pick knee --as peft --out adapter/")
     if not len(front):
-        print(f"search: nothing meets the constraints; see {run.path / 'report.html'} for what was tried", file=sys.stderr)
+        print(
+            f"search: nothing meets the constraints; see {run.path / 'report.html'} for what was tried", file=sys.stderr
+        )
         return 3
     return 0

@@ -1,4 +1,6 @@
-"""Flags that several commands share, made from RunConfig so that a flag, a TOML key and a keyword cannot drift apart."""
+"""Flags that several commands share, made from RunConfig so that a flag, a TOML key and a keyword cannot drift
+apart.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def add_run_flags(parser: argparse.ArgumentParser, names: tuple[str, ...] | None
         if "group" not in f.metadata or (names is not None and f.name not in names):
             continue
         title = f.metadata["group"]
-        group = groups.setdefault(title, parser.add_argument_group(title) if names is None else parser.add_argument_group())
+        group = groups.setdefault(
+            title, parser.add_argument_group(title) if names is None else parser.add_argument_group()
+        )
         kind, several = value_type(f)
         flag = "--" + f.name.replace("_", "-")
         if kind is bool:

@@ -45,4 +45,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _human(size: int | float) -> str:
-    return f"{size:,}" if size < 10**9 else f"about 10^{len(str(int(size))) - 1}" if size != float("inf") else "infinitely many"
+    return (
+        f"{size:,}"
+        if size < 10**9
+        else f"about 10^{len(str(int(size))) - 1}"
+        if size != float("inf")
+        else "infinitely many"
+    )

@@ -17,7 +17,9 @@ search extract runs/1 --pick best:loss --where "adapter_params <= 10k" --as merg
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """RUN, --pick, --where, --as, --out."""
     parser.add_argument("run", metavar="RUN", help="the run's folder")
-    parser.add_argument("--pick", default="knee", metavar="WHICH", help="knee, best:OBJECTIVE, within:0.5%% or a trial's id")
+    parser.add_argument(
+        "--pick", default="knee", metavar="WHICH", help="knee, best:OBJECTIVE, within:0.5%% or a trial's id"
+    )
     parser.add_argument("--where", action="append", default=[], metavar="EXPR", help='"NAME <= VALUE" (repeatable)')
     parser.add_argument(
         "--as",

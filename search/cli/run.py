@@ -10,13 +10,16 @@ from archrank.search.config import ConfigError
 SUMMARY = "train a supernet once, search the space, leave a Pareto front"
 EXAMPLES = """
 search run lora_ranks --hw a100
-search run my_space.lark --base ./minilm --data ./sst2 --hw a100 --objective loss --objective adapter_params --trials 200 --out runs/1
+search run my_space.lark --base ./minilm --data ./sst2 --hw a100 --objective loss --objective adapter_params --trials
+200 --out runs/1
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """SPACE, --config and a flag for each field of RunConfig."""
-    parser.add_argument("space", nargs="?", metavar="SPACE", help="a .lark file or a shipped name (`search list spaces`)")
+    parser.add_argument(
+        "space", nargs="?", metavar="SPACE", help="a .lark file or a shipped name (`search list spaces`)"
+    )
     parser.add_argument("--config", metavar="FILE", help="TOML file of flags; flags on the command line win")
     add_run_flags(parser)
     add_json(parser)

@@ -41,7 +41,13 @@ def run(args: argparse.Namespace) -> int:
         for d in drawn:
             cost = space.cost(d)
             rows.append(
-                {"text": d.text, "key": d.key, "log_prob": space.log_prob(d), "params": cost.params, "flops": cost.flops}
+                {
+                    "text": d.text,
+                    "key": d.key,
+                    "log_prob": space.log_prob(d),
+                    "params": cost.params,
+                    "flops": cost.flops,
+                }
             )
         print_json(rows)
     else:

@@ -72,9 +72,7 @@ class ReportData:
         asked = [*self.front, *self.chosen.values()]
         missing = sorted({i for i in asked if i not in known})
         if missing:
-            raise ValueError(
-                f"trials {missing} are on the front or chosen but not among the {len(known)} trials"
-            )
+            raise ValueError(f"trials {missing} are on the front or chosen but not among the {len(known)} trials")
 
     @property
     def quality(self) -> int:

@@ -37,10 +37,7 @@ def scatter(data: ReportData, rows: Sequence[Row]) -> Figure:
 
 def _hovers(data: ReportData, rows: Sequence[Row]) -> dict[str, list[str]]:
     named = labels(data)
-    return {
-        f"hover:{stage}": [hover(r, data, named.get(r.id, "")) for r in found]
-        for stage, found in by_stage(rows)
-    }
+    return {f"hover:{stage}": [hover(r, data, named.get(r.id, "")) for r in found] for stage, found in by_stage(rows)}
 
 
 def _scale(data: ReportData, rows: Sequence[Row], index: int) -> tuple[Scale, bool]:
@@ -166,8 +163,7 @@ def hypervolume(data: ReportData) -> Figure:
         "y": volumes,
         "line": {"shape": "hv", "width": 2.5, "color": "var(--final)"},
         "hovertext": [
-            f"{n:,} evaluations<br>hypervolume <b>{number(v, '', 4)}</b>"
-            for n, v in zip(counts, volumes, strict=True)
+            f"{n:,} evaluations<br>hypervolume <b>{number(v, '', 4)}</b>" for n, v in zip(counts, volumes, strict=True)
         ],
         "hoverinfo": "text",
     }

@@ -62,9 +62,7 @@ def _trace(grid: Sequence[Sequence[Place | None]], ranks: Mapping[str, int], top
         "text": [["" if v is None else str(v) if v else "·" for v in line] for line in values],
         "texttemplate": "%{text}",
         "textfont": {"size": 13, "weight": 600},
-        "hovertext": [
-            [_say(c, v) for c, v in zip(*pair, strict=True)] for pair in zip(grid, values, strict=True)
-        ],
+        "hovertext": [[_say(c, v) for c, v in zip(*pair, strict=True)] for pair in zip(grid, values, strict=True)],
         "hoverinfo": "text",
         "hoverongaps": False,
         "xgap": 3,

@@ -75,9 +75,7 @@ def _body(data: ReportData) -> tuple[str, list[Figure]]:
             "the later stages train the candidate itself. "
             "τ is Kendall's rank correlation among the candidates that went on.",
         ),
-        section(
-            "table", "Points of the front", sections.front_table(data, rows, found), _table_note(rows, data)
-        ),
+        section("table", "Points of the front", sections.front_table(data, rows, found), _table_note(rows, data)),
         section("failed", "Trials without a result", sections.failures(rows)),
         section("phases", "Where the time went", sections.phases(data)),
         section("reproduce", "How to reproduce", sections.reproduce(data)),

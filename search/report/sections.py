@@ -28,8 +28,7 @@ def figure(drawn: Figure | None, title: str) -> str:
     if drawn is None or not drawn.views:
         return ""
     options = "".join(
-        f"<option{f' data-key={v.key}' if v.key is not None else ''}>{escape(v.label)}</option>"
-        for v in drawn.views
+        f"<option{f' data-key={v.key}' if v.key is not None else ''}>{escape(v.label)}</option>" for v in drawn.views
     )
     hidden = " hidden" if len(drawn.views) == 1 else ""
     menu = f'<label class="menu"{hidden}>{escape(title)} <select>{options}</select></label>'
@@ -56,9 +55,7 @@ def _tiles(data: ReportData, rows: Sequence[Row]) -> list[str]:
     counts = ", ".join(f"{n:,} {stage_name(s)}" for s, n in stages.items())
     tiles = [_tile("trials", f"{len(rows):,}", ", ".join([counts, *lost]) if counts else ", ".join(lost))]
     if data.front:
-        tiles.append(
-            _tile("on the front", f"{len(data.front):,}", " × ".join(n for n, _, _ in data.objectives))
-        )
+        tiles.append(_tile("on the front", f"{len(data.front):,}", " × ".join(n for n, _, _ in data.objectives)))
     if data.hypervolume:
         tiles.append(_tile("hypervolume", number(data.hypervolume[-1][1]), _gain(data)))
     if data.phases:
@@ -138,8 +135,7 @@ def _order(data: ReportData, row: Row) -> tuple[float, ...]:
     """By cost, best first, so that the table reads along the front; a missing value comes last."""
     costs = [o for i, o in enumerate(data.objectives) if i != data.quality] or list(data.objectives)
     return tuple(
-        (row.values[n] if d == "min" else -row.values[n]) if n in row.values else float("inf")
-        for n, d, _ in costs
+        (row.values[n] if d == "min" else -row.values[n]) if n in row.values else float("inf") for n, d, _ in costs
     )
 
 
@@ -165,9 +161,7 @@ def _front_row(data: ReportData, row: Row, names: Sequence[str], tests: Sequence
     cells += [f'<td class="n test">{_number(data, n, row.test.get(n))}</td>' for n in tests]
     if data.ranks:
         ranks = data.ranks.get(row.id)
-        cells.append(
-            f'<td class="ranks">{NOTHING if ranks is None else _ranks(ranks, len(data.modules))}</td>'
-        )
+        cells.append(f'<td class="ranks">{NOTHING if ranks is None else _ranks(ranks, len(data.modules))}</td>')
     wide = len(names) + len(tests) + (3 if data.ranks else 2)
     return (
         f'<tr class="values" data-trial="{row.id}">{"".join(cells)}</tr>'
@@ -228,11 +222,7 @@ def failures(rows: Sequence[Row]) -> str:
         f"<td>{escape(r.reason or NOTHING)}</td><td>{sentence(r.text)}</td></tr>"
         for r in lost[:FAILED_SHOWN]
     )
-    more = (
-        f"<p class=note>and {len(lost) - FAILED_SHOWN} more in trials.jsonl</p>"
-        if len(lost) > FAILED_SHOWN
-        else ""
-    )
+    more = f"<p class=note>and {len(lost) - FAILED_SHOWN} more in trials.jsonl</p>" if len(lost) > FAILED_SHOWN else ""
     return (
         '<div class="scroll"><table><thead><tr><th class="n">trials</th><th>state</th><th>reason</th></tr>'
         f"</thead><tbody>{items}</tbody></table></div>"

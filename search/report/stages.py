@@ -52,9 +52,7 @@ def _slope(data: ReportData, found: Sequence[Chain], objective: tuple[str, str, 
     traces = [_stage_points(data, found, name, s) for s in stages]
     title = escape(f"{name} [{unit}]" if unit else name)
     across = axis("") | {"categoryorder": "array", "categoryarray": [stage_name(s) for s in stages]}
-    frame = layout(
-        across | {"showgrid": False, "range": [-0.25, len(stages) - 0.75]}, axis(title), height=420
-    )
+    frame = layout(across | {"showgrid": False, "range": [-0.25, len(stages) - 0.75]}, axis(title), height=420)
     return View(name, [lines, *traces], frame)
 
 
@@ -110,11 +108,7 @@ def _against(data: ReportData, found: Sequence[Chain], objective: tuple[str, str
 
 def _pairs(found: Sequence[Chain], name: str, first: str, second: str) -> list[tuple[Row, Row]]:
     """Each (earlier row, later row) once."""
-    both = [
-        c
-        for c in found
-        if first in c and second in c and name in c[first].values and name in c[second].values
-    ]
+    both = [c for c in found if first in c and second in c and name in c[first].values and name in c[second].values]
     return list({(c[first].id, c[second].id): (c[first], c[second]) for c in both}.values())
 
 

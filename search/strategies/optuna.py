@@ -77,9 +77,7 @@ class Optuna:
         except ValueError as error:
             raise StrategyError(f"optuna:{name} needs a flat encoding: {error}") from None
         self._slots = [slot.name for slot in slots]
-        self._space_of = {
-            s.name: optuna.distributions.CategoricalDistribution(range(len(s.choices))) for s in slots
-        }
+        self._space_of = {s.name: optuna.distributions.CategoricalDistribution(range(len(s.choices))) for s in slots}
         self._added: list[Trial] = []
         self._count = 0  # trials in the study
         self._study = self._new_study()

@@ -6,10 +6,9 @@ import pkgutil
 from importlib import import_module
 
 from archrank.grammar import nearest
-
 from archrank.supernet.adapters.base import AdapterFamily
 
-__all__ = ["FamilyError", "AdapterFamily", "available", "load", "summary"]
+__all__ = ["AdapterFamily", "FamilyError", "available", "load", "summary"]
 
 
 class FamilyError(ValueError):

@@ -1,4 +1,6 @@
-"""What an adapter family is: a small module beside a frozen linear layer whose capacity is a prefix of its components."""
+"""What an adapter family is: a small module beside a frozen linear layer whose capacity is a prefix of its
+components.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,21 @@ class AdapterFamily(nn.Module, ABC):
 
     @abstractmethod
     def __init__(
-        self, out_features: int, in_features: int, rank: int, *, scale: float = 1.0, generator: torch.Generator | None = None
+        self,
+        out_features: int,
+        in_features: int,
+        rank: int,
+        *,
+        scale: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
 
     @abstractmethod
     def forward(self, x: Tensor, spectrum: Tensor | None = None) -> Tensor:
-        """Δy `(n, …, out)` for x `(n, …, in)`; `spectrum` `(n | 1, rank)` weighs the components, None is all of them."""
+        """Δy `(n, …, out)` for x `(n, …, in)`; `spectrum` `(n | 1, rank)` weighs the components, None is all of
+        them.
+        """
 
     @abstractmethod
     def delta_weight(self) -> Tensor:

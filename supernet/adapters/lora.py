@@ -1,8 +1,9 @@
 """LoRA: ΔW = s B A, rank r of one linear layer (Hu et al., LoRA, ICLR 2022).
 
-`s = α / r_max` is one constant for all ranks, so that the function of rank b + 1 is the function of rank b plus one component: with s = α / r each
-added component would rescale all others, and inherited weights would be worse (docs/supernet.md has the comparison's source).
-A starts from a uniform distribution of bound 1/√in (Kaiming with a = √5), B from zero.
+`s = α / r_max` is one constant for all ranks, so that the function of rank b + 1 is the function of rank b plus one
+component: with s = α / r each added component would rescale all others, and inherited weights would be worse
+(docs/supernet.md has the comparison's source). A starts from a uniform distribution of bound 1/√in (Kaiming with a =
+√5), B from zero.
 """
 
 from __future__ import annotations
@@ -22,11 +23,19 @@ class LoRA(AdapterFamily):
     """Δy = s B (c ∘ (A x)); A `(rank, in)`, B `(out, rank)`; parameters rank · (in + out)."""
 
     def __init__(
-        self, out_features: int, in_features: int, rank: int, *, scale: float = 1.0, generator: torch.Generator | None = None
+        self,
+        out_features: int,
+        in_features: int,
+        rank: int,
+        *,
+        scale: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> None:
         limit = min(out_features, in_features)
         if not 1 <= rank <= limit:
-            raise ValueError(f"rank {rank} is outside 1 … min(in, out) = {limit} of a {out_features} × {in_features} layer")
+            raise ValueError(
+                f"rank {rank} is outside 1 … min(in, out) = {limit} of a {out_features} × {in_features} layer"
+            )
         super().__init__(out_features, in_features, rank)
         self.out_features, self.in_features, self.rank, self.scale = out_features, in_features, rank, scale
         bound = 1 / math.sqrt(in_features)
@@ -39,7 +48,7 @@ class LoRA(AdapterFamily):
         return spectral_lora(x.to(self.A.dtype), self.A, B, spectrum).to(x.dtype)
 
     def delta_weight(self) -> Tensor:
-        """s B A, `(out, in)`."""
+        """S B A, `(out, in)`."""
         A, B = self.lora_factors()
         return B @ A
 

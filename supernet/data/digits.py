@@ -1,6 +1,8 @@
-"""The built-in data sets: scikit-learn's 1,797 hand-written digits (Alpaydin and Kaynak, UCI), upright and turned by 90°.
+"""The built-in data sets: scikit-learn's 1,797 hand-written digits (Alpaydin and Kaynak, UCI), upright and turned by
+90°.
 
-Both are split 1000 / 300 / 497 by one fixed permutation of the same rows, so that a base trained on upright training rows has seen no turned test row.
+Both are split 1000 / 300 / 497 by one fixed permutation of the same rows, so that a base trained on upright training
+rows has seen no turned test row.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ SPLITS = ("train", "validation", "test")
 def order(seed: int, step: int, batch_size: int, rows: int) -> NDArray[np.int64]:
     """The rows of a step `(batch_size,)`: a stream of one permutation an epoch, each a function of (seed, epoch) alone.
 
-    So a training is resumed from its step's number; a batch may span two epochs, and a data set smaller than a batch repeats within it.
+    So a training is resumed from its step's number; a batch may span two epochs, and a data set smaller than a batch
+    repeats within it.
     """
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = places // rows
@@ -44,10 +45,11 @@ class Encoded(Protocol):
 
 @dataclass
 class TaskData:
-    """Train and validation rows encoded for a base; the test rows are encoded when they are first asked for, which no selection does.
+    """Train and validation rows encoded for a base; the test rows are encoded when they are first asked for, which no
+    selection does.
 
-    Batches: `pixel_values (n, channels, height, width)`, or `input_ids (n, tokens)` with `attention_mask`; `labels (n,)`, or `(n, tokens)` for a language
-    model with −100 where no loss is taken.
+    Batches: `pixel_values (n, channels, height, width)`, or `input_ids (n, tokens)` with `attention_mask`; `labels
+    (n,)`, or `(n, tokens)` for a language model with −100 where no loss is taken.
     """
 
     name: str
@@ -70,9 +72,13 @@ class TaskData:
 
 
 def prepare(raw: RawData, base: Base, *, max_length: int = 128) -> TaskData:
-    """Encodes train and validation rows; DataError for a label that training does not show, a text that cannot be encoded, a task the base is not for."""
+    """Encodes train and validation rows; DataError for a label that training does not show, a text that cannot be
+    encoded, a task the base is not for.
+    """
     if raw.task != base.task:
-        raise DataError(f"--data {raw.name} is for {raw.task}, the base was loaded for {base.task}; say which with --task")
+        raise DataError(
+            f"--data {raw.name} is for {raw.task}, the base was loaded for {base.task}; say which with --task"
+        )
     places = _label_places(raw, base)
 
     def encode(split: str) -> Encoded:
@@ -88,7 +94,11 @@ def prepare(raw: RawData, base: Base, *, max_length: int = 128) -> TaskData:
         )
         return Tokens(tokens, int(base.processor.pad_token_id or 0), left=False)
 
-    sizes = {s: len(raw.splits[s]["label"] if isinstance(raw.splits[s], dict) else raw.splits[s]) for s in SPLITS if s in raw.splits}
+    sizes = {
+        s: len(raw.splits[s]["label"] if isinstance(raw.splits[s], dict) else raw.splits[s])
+        for s in SPLITS
+        if s in raw.splits
+    }
     data = TaskData(raw.name, raw.task, raw.label_names, raw.fingerprint, sizes, encode)
     for split in ("train", "validation"):
         data.batch(split, [0])
@@ -109,7 +119,9 @@ def _labels(raw: RawData, split: str, places: Mapping[str, int]) -> list[int]:
     names = [feature.names[v] for v in column] if type(feature).__name__ == "ClassLabel" else [str(v) for v in column]
     unknown = next((n for n in names if n not in places), None)
     if unknown is not None:
-        raise DataError(f"--data {raw.name}: label {unknown!r} stands in the {split} rows, but no training row shows it")
+        raise DataError(
+            f"--data {raw.name}: label {unknown!r} stands in the {split} rows, but no training row shows it"
+        )
     return [places[n] for n in names]
 
 
@@ -150,6 +162,8 @@ class _Pictures:
         else:
             side = config.image_size
             size = (side, side) if isinstance(side, int) else (side[1], side[0])
-            arrays = [np.asarray(p.resize(size), dtype=np.float32).reshape(size[1], size[0], -1) / 127.5 - 1 for p in pictures]
+            arrays = [
+                np.asarray(p.resize(size), dtype=np.float32).reshape(size[1], size[0], -1) / 127.5 - 1 for p in pictures
+            ]
             pixels = torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
         return {"pixel_values": pixels, "labels": torch.tensor([self.labels[int(i)] for i in index])}

@@ -13,7 +13,13 @@ __all__ = ["Roles", "find_roles", "label_names"]
 
 LABELS = ("label", "labels", "class", "target", "category")
 TEXTS = ("sentence", "text", "content", "review", "question", "query", "title")
-PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("query", "passage"), ("question", "sentence"))
+PAIRS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("query", "passage"),
+    ("question", "sentence"),
+)
 ROLES = ("text", "text_pair", "label", "image", "prompt", "completion", "messages")
 
 
@@ -55,7 +61,10 @@ def find_roles(name: str, rows: Any, task: str | None, given: Mapping[str, str])
     for role, column in given.items():
         if role not in ROLES:
             near = nearest(role, list(ROLES))
-            raise DataError(f"--columns {role}={column}: no role {role!r}{f'; did you mean {near[0]}?' if near else ''}; roles: {', '.join(ROLES)}")
+            raise DataError(
+                f"--columns {role}={column}: no role "
+                f"{role!r}{f'; did you mean {near[0]}?' if near else ''}; roles: {', '.join(ROLES)}"
+            )
         if column not in there:
             raise _missing(name, "train", column, there)
     if given:
@@ -65,9 +74,13 @@ def find_roles(name: str, rows: Any, task: str | None, given: Mapping[str, str])
     if task is not None and roles.task != task:
         roles = _for_task(name, roles, task, rows, there)
     if not (roles.image or roles.text or roles.prompt or roles.messages):
-        raise DataError(f"--data {name}: no text or picture column among {', '.join(there)}; name it: --columns text=COLUMN")
+        raise DataError(
+            f"--data {name}: no text or picture column among {', '.join(there)}; name it: --columns text=COLUMN"
+        )
     if (roles.prompt is None) != (roles.completion is None):
-        raise DataError(f"--data {name}: a prompt needs a completion column and the other way round; there are: {', '.join(there)}")
+        raise DataError(
+            f"--data {name}: a prompt needs a completion column and the other way round; there are: {', '.join(there)}"
+        )
     if roles.task != "causal-lm" and roles.label is None:
         raise DataError(f"--data {name}: no label column among {', '.join(there)}; name it: --columns label=COLUMN")
     return roles
@@ -87,7 +100,9 @@ def _by_name(rows: Any, there: list[str]) -> Roles:
             return Roles(text=first, text_pair=second, label=label)
     text = next((c for c in TEXTS if c in there), None)
     if text is None:
-        strings = [c for c in there if c != label and getattr(rows.features[c], "dtype", "") in ("string", "large_string")]
+        strings = [
+            c for c in there if c != label and getattr(rows.features[c], "dtype", "") in ("string", "large_string")
+        ]
         text = strings[0] if len(strings) == 1 else None
     return Roles(text=text, label=label)
 
@@ -96,8 +111,15 @@ def _for_task(name: str, roles: Roles, task: str, rows: Any, there: list[str]) -
     """The same columns under another task, where they allow it."""
     if task == "causal-lm" and roles.text and not roles.image:
         return Roles(text=roles.text)
-    wants = {"text-classification": "a text and a label", "image-classification": "a picture and a label", "causal-lm": "prompt and completion, messages, or text"}
-    raise DataError(f"--data {name} --task {task}: needs {wants[task]}; columns: {', '.join(there)}. Name them: --columns ROLE=COLUMN")
+    wants = {
+        "text-classification": "a text and a label",
+        "image-classification": "a picture and a label",
+        "causal-lm": "prompt and completion, messages, or text",
+    }
+    raise DataError(
+        f"--data {name} --task {task}: needs {wants[task]}; columns: "
+        f"{', '.join(there)}. Name them: --columns ROLE=COLUMN"
+    )
 
 
 def label_names(name: str, splits: Mapping[str, Any], roles: Roles) -> tuple[str, ...]:
@@ -111,13 +133,19 @@ def label_names(name: str, splits: Mapping[str, Any], roles: Roles) -> tuple[str
     values = {split: set(splits[split].unique(roles.label)) for split in ("train", "validation")}
     kinds = {type(v).__name__ for v in values["train"] | values["validation"]}
     if "NoneType" in kinds or "float" in kinds:
-        raise DataError(f"--data {name}: the label column {roles.label!r} holds {'empty cells' if 'NoneType' in kinds else 'fractions'}; classes are words or whole numbers")
+        raise DataError(
+            f"--data {name}: the label column {roles.label!r} holds "
+            f"{'empty cells' if 'NoneType' in kinds else 'fractions'}; classes are words or whole numbers"
+        )
     if len(kinds) > 1:
-        raise DataError(f"--data {name}: the label column {roles.label!r} mixes {' and '.join(sorted(kinds))}; use one kind")
+        raise DataError(
+            f"--data {name}: the label column {roles.label!r} mixes {' and '.join(sorted(kinds))}; use one kind"
+        )
     alone = sorted(values["validation"] - values["train"], key=str)
     if alone:
         raise DataError(
-            f"--data {name}: label {alone[0]!r} stands in the validation rows only; no training row shows it (training labels: {_some(values['train'])})"
+            f"--data {name}: label {alone[0]!r} stands in the validation rows only; no training "
+            f"row shows it (training labels: {_some(values['train'])})"
         )
     return tuple(str(v) for v in sorted(values["train"]))
 

@@ -1,4 +1,6 @@
-"""Where rows come from: built-in sets, local files and folders, the hub; all but the first through the `datasets` library."""
+"""Where rows come from: built-in sets, local files and folders, the hub; all but the first through the `datasets`
+library.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,8 @@ VALIDATION_PERCENT = 15
 class RawData:
     """Rows before any model has seen them.
 
-    splits: {"train" | "validation" | "test": rows}, rows a `datasets.Dataset` or a dict of arrays; label_names: the classes of the training rows in
-    index order, () for a language model; fingerprint: sha256 over the files' bytes.
+    splits: {"train" | "validation" | "test": rows}, rows a `datasets.Dataset` or a dict of arrays; label_names: the
+    classes of the training rows in index order, () for a language model; fingerprint: sha256 over the files' bytes.
     """
 
     name: str
@@ -46,16 +48,24 @@ class RawData:
 def read_dataset(data: str | None, task: str | None = None, columns: Mapping[str, str] | None = None) -> RawData:
     """Reads a data set and finds what its columns mean.
 
-    data: a built-in name, a csv, tsv, json(l) or parquet file, a folder with train, validation and test files or with a folder of pictures a class, or a
-    hub name; None is the embedded default. columns: {role: column} where names do not say it. A set without validation rows gives up 15 % of its
-    training rows, chosen by a hash of each row's content, so that no seed and no order changes them.
+    data: a built-in name, a csv, tsv, json(l) or parquet file, a folder with train, validation and test files or with
+    a folder of pictures a class, or a hub name; None is the embedded default. columns: {role: column} where names do
+    not say it. A set without validation rows gives up 15 % of its training rows, chosen by a hash of each row's
+    content, so that no seed and no order changes them.
     """
     name = data or "digits-rotated"
     if name in BUILT_IN:
         arrays, digest = digits.load(name)
         if task not in (None, "image-classification"):
             raise DataError(f"--data {name} --task {task}: these are pictures; use image-classification")
-        return RawData(name, "image-classification", arrays, Roles(image="image", label="label"), tuple(str(i) for i in range(10)), digest)
+        return RawData(
+            name,
+            "image-classification",
+            arrays,
+            Roles(image="image", label="label"),
+            tuple(str(i) for i in range(10)),
+            digest,
+        )
     path = Path(name)
     found, digest = (_local(path), _digest(path)) if path.exists() else (_hub(name), "")
     if "train" not in found:
@@ -78,7 +88,9 @@ def _local(path: Path) -> dict[str, Any]:
         return {"train": _read_files(path.name, {"train": [path]})["train"]}
     files: dict[str, list[Path]] = {}
     for split, names in SPLITS.items():
-        got = [p for p in sorted(path.iterdir()) if p.is_file() and p.stem.lower() in names and p.suffix.lower() in READERS]
+        got = [
+            p for p in sorted(path.iterdir()) if p.is_file() and p.stem.lower() in names and p.suffix.lower() in READERS
+        ]
         if len(got) > 1:
             raise DataError(f"--data {path}: {' and '.join(p.name for p in got)} are both {split} rows; keep one")
         if got:
@@ -89,7 +101,8 @@ def _local(path: Path) -> dict[str, Any]:
         return _pictures(path)
     seen = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
     raise DataError(
-        f"--data {path}: neither train.csv, .tsv, .json, .jsonl or .parquet nor a folder of pictures a class; it holds {seen}"
+        f"--data {path}: neither train.csv, .tsv, .json, .jsonl or .parquet nor "
+        f"a folder of pictures a class; it holds {seen}"
     )
 
 
@@ -99,17 +112,27 @@ def _read_files(name: str, files: Mapping[str, list[Path]]) -> dict[str, Any]:
     kinds = {p.suffix.lower() for paths in files.values() for p in paths}
     unknown = kinds - set(READERS)
     if unknown:
-        raise DataError(f"--data {name}: {', '.join(sorted(unknown)) or 'a file without an ending'} cannot be read; use {', '.join(READERS)}")
+        raise DataError(
+            f"--data {name}: "
+            f"{', '.join(sorted(unknown)) or 'a file without an ending'} cannot be read; use {', '.join(READERS)}"
+        )
     if len({READERS[k] for k in kinds}) > 1 or len(kinds & {".csv", ".tsv"}) > 1:
         raise DataError(f"--data {name}: its splits have several formats ({', '.join(sorted(kinds))}); use one")
     [kind] = kinds
     # empty text is text: without keep_default_na a review that says "NA" becomes nothing
-    options: dict[str, Any] = {"sep": "\t" if kind == ".tsv" else ",", "keep_default_na": False} if READERS[kind] == "csv" else {}
+    options: dict[str, Any] = (
+        {"sep": "\t" if kind == ".tsv" else ",", "keep_default_na": False} if READERS[kind] == "csv" else {}
+    )
     found = {}
-    for split, paths in files.items():  # one call a split: read together, a column that one of them lacks would be filled with nothing
+    for (
+        split,
+        paths,
+    ) in files.items():  # one call a split: read together, a column that one of them lacks would be filled with nothing
         with quiet_datasets():
             try:
-                found[split] = datasets.load_dataset(READERS[kind], data_files=[str(p) for p in paths], split="train", **options)
+                found[split] = datasets.load_dataset(
+                    READERS[kind], data_files=[str(p) for p in paths], split="train", **options
+                )
             except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
                 if "corresponds to no data" in str(error):
                     raise DataError(f"--data {name}: the {split} split is empty") from None
@@ -125,7 +148,9 @@ def _pictures(path: Path) -> dict[str, Any]:
         try:
             loaded = dict(datasets.load_dataset("imagefolder", data_dir=str(path)))
         except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
-            raise DataError(f"--data {path}: cannot be read as a folder of pictures a class: {str(error).splitlines()[0]}") from None
+            raise DataError(
+                f"--data {path}: cannot be read as a folder of pictures a class: {str(error).splitlines()[0]}"
+            ) from None
     if "label" not in loaded["train"].column_names:
         raise DataError(f"--data {path}: the pictures lie in no folders; put each class in a folder of its name")
     return loaded
@@ -143,7 +168,8 @@ def _hub(name: str) -> dict[str, Any]:
             near = nearest(name, list(BUILT_IN))
             hint = f"did you mean {near[0]}? " if near else ""
             raise DataError(
-                f"--data {name}: no such file, folder or built-in name ({', '.join(BUILT_IN)}), and no hub data set of that name could be read; "
+                f"--data {name}: no such file, folder or built-in name "
+                f"({', '.join(BUILT_IN)}), and no hub data set of that name could be read; "
                 f"{hint}{str(error).strip().splitlines()[0]}"
             ) from None
     return {split: loaded[n] for split, names in SPLITS.items() for n in names if n in loaded}
@@ -154,12 +180,17 @@ def _hash_split(name: str, rows: Any) -> dict[str, Any]:
     held = [i for i, row in enumerate(rows) if _bucket(row) < VALIDATION_PERCENT]
     kept = sorted(set(range(len(rows))) - set(held))
     if not held or not kept:
-        raise DataError(f"--data {name}: {len(rows)} rows are too few to set validation rows aside; give a validation file")
+        raise DataError(
+            f"--data {name}: {len(rows)} rows are too few to set validation rows aside; give a validation file"
+        )
     return {"train": rows.select(kept), "validation": rows.select(held)}
 
 
 def _bucket(row: Mapping[str, Any]) -> int:
-    plain = {k: v if isinstance(v, str | int | float | bool | list | dict | None) else v.tobytes().hex() for k, v in row.items()}
+    plain = {
+        k: v if isinstance(v, str | int | float | bool | list | dict | None) else v.tobytes().hex()
+        for k, v in row.items()
+    }
     digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).digest()
     return int.from_bytes(digest[:8], "big") % 100
 

@@ -1,4 +1,6 @@
-"""Texts as tokens: whole rows for classification; for language models the loss falls on what the model is to say, and on nothing else."""
+"""Texts as tokens: whole rows for classification; for language models the loss falls on what the model is to say, and
+on nothing else.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ __all__ = ["Tokens", "classification_tokens", "language_tokens"]
 
 @dataclass(frozen=True)
 class Row:
-    """Token ids, one label or one for each token, and which of a pair's texts a token belongs to where the tokenizer says so."""
+    """Token ids, one label or one for each token, and which of a pair's texts a token belongs to where the tokenizer
+    says so.
+    """
 
     ids: list[int]
     labels: int | list[int]
@@ -62,7 +66,9 @@ class Tokens:
         return batch
 
 
-def classification_tokens(raw: RawData, split: str, tokenizer: Any, max_length: int, labels: Sequence[int]) -> list[Row]:
+def classification_tokens(
+    raw: RawData, split: str, tokenizer: Any, max_length: int, labels: Sequence[int]
+) -> list[Row]:
     """Each text (or pair) as the tokenizer writes it, cut at `max_length`."""
     rows = raw.splits[split]
     texts = [_text(raw, split, t) for t in rows[raw.roles.text]]
@@ -79,7 +85,9 @@ def language_tokens(raw: RawData, split: str, tokenizer: Any, max_length: int) -
     for i, r in enumerate(cut):
         assert isinstance(r.labels, list)
         if all(label == IGNORED for label in r.labels[1:]):
-            raise DataError(f"--data {raw.name}: row {i + 1} of {split} has nothing to predict: its completion is empty")
+            raise DataError(
+                f"--data {raw.name}: row {i + 1} of {split} has nothing to predict: its completion is empty"
+            )
     return cut
 
 
@@ -105,9 +113,14 @@ def _language_rows(raw: RawData, split: str, tokenizer: Any) -> Iterator[Row]:
 
 
 def _chat(raw: RawData, messages: list[dict[str, str]], tokenizer: Any) -> Row:
-    """A chat through the tokenizer's own template; loss on the assistant's turns, found as what each turn adds to the one before."""
+    """A chat through the tokenizer's own template; loss on the assistant's turns, found as what each turn adds to the
+    one before.
+    """
     if not getattr(tokenizer, "chat_template", None):
-        raise DataError(f"--data {raw.name}: has messages, but the base's tokenizer has no chat template; use prompt and completion columns")
+        raise DataError(
+            f"--data {raw.name}: has messages, but the base's tokenizer has no "
+            "chat template; use prompt and completion columns"
+        )
     ids: list[int] = []
     labels: list[int] = []
     for i, message in enumerate(messages):
@@ -118,7 +131,10 @@ def _chat(raw: RawData, messages: list[dict[str, str]], tokenizer: Any) -> Row:
                 before = len(opened)
         now = _templated(tokenizer, messages[: i + 1], add_generation_prompt=False)
         if now[: len(ids)] != ids:
-            raise DataError(f"--data {raw.name}: the tokenizer's chat template rewrites earlier turns, so turns cannot be told apart; use prompt and completion")
+            raise DataError(
+                f"--data {raw.name}: the tokenizer's chat template rewrites earlier turns, so "
+                "turns cannot be told apart; use prompt and completion"
+            )
         said = message["role"] == "assistant"
         labels += [IGNORED] * (before - len(ids)) + [t if said else IGNORED for t in now[before:]]
         ids = now
@@ -139,5 +155,7 @@ def _text(raw: RawData, split: str, value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise DataError(f"--data {raw.name}: the {split} rows hold {type(value).__name__} where a text is meant: {value!r:.40}")
+        raise DataError(
+            f"--data {raw.name}: the {split} rows hold {type(value).__name__} where a text is meant: {value!r:.40}"
+        )
     return value

@@ -6,10 +6,9 @@ import pkgutil
 from importlib import import_module
 
 from archrank.grammar import nearest
-
 from archrank.supernet.policies.base import Policy
 
-__all__ = ["PolicyError", "Policy", "available", "load", "summary"]
+__all__ = ["Policy", "PolicyError", "available", "load", "summary"]
 
 
 class PolicyError(ValueError):

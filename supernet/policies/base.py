@@ -1,7 +1,7 @@
 """What a policy is, and counter-based random numbers for it.
 
-A spectrum must be a function of (seed, step, global sample index) alone: then a resumed run, another batch split and any number of devices draw the
-same ranks. A sequential generator cannot give that; a hash of the counters can.
+A spectrum must be a function of (seed, step, global sample index) alone: then a resumed run, another batch split and
+any number of devices draw the same ranks. A sequential generator cannot give that; a hash of the counters can.
 """
 
 from __future__ import annotations
@@ -19,14 +19,18 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(z: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): a bijection whose output bits depend on all input bits."""
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): a bijection whose output bits depend on all
+    input bits.
+    """
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
 def counter_uniform(*counters: ArrayLike) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1), one for each tuple of (broadcast) non-negative integer counters, independent of any state."""
+    """Uniform numbers in [0, 1), one for each tuple of (broadcast) non-negative integer counters, independent of any
+    state.
+    """
     state = np.zeros((), dtype=np.uint64)
     with np.errstate(over="ignore"):
         for counter in counters:
@@ -37,8 +41,8 @@ def counter_uniform(*counters: ArrayLike) -> NDArray[np.float64]:
 class Policy(ABC):
     """Chooses the rank spectrum of each sample.
 
-    modules: {name: (out_features, in_features)}, the adapted layers in model order; `r_max`: components held a module; `ranks`: the ranks to draw
-    from (default: 0 and the powers of two up to r_max, with r_max itself).
+    modules: {name: (out_features, in_features)}, the adapted layers in model order; `r_max`: components held a module;
+    `ranks`: the ranks to draw from (default: 0 and the powers of two up to r_max, with r_max itself).
     """
 
     def __init__(
@@ -55,4 +59,4 @@ class Policy(ABC):
 
     @abstractmethod
     def spectrum(self, step: int, samples: Sequence[int] | NDArray[np.int64]) -> Tensor:
-        """c `(samples, modules, r_max)`, fp32, a function of (seed, step, sample index) alone."""
+        """C `(samples, modules, r_max)`, fp32, a function of (seed, step, sample index) alone."""

@@ -1,8 +1,9 @@
 """An independent rank for each sample and module (the default).
 
-c_{i,l} = 1[j < r_{i,l}], r_{i,l} uniform over the space's ranks, except that one row in eight runs all modules at their largest rank: random rank
-vectors almost never visit that corner, and without it budgets cannot be compared. In the pilot of this project's findings this rule gave the best
-inherited loss at equal compute and a Kendall τ of .48–.53 against converged runs at equal parameter count, where counting parameters gave .05.
+c_{i,l} = 1[j < r_{i,l}], r_{i,l} uniform over the space's ranks, except that one row in eight runs all modules at
+their largest rank: random rank vectors almost never visit that corner, and without it budgets cannot be compared. In
+the pilot of this project's findings this rule gave the best inherited loss at equal compute and a Kendall τ of .48–.53
+against converged runs at equal parameter count, where counting parameters gave .05.
 """
 
 from __future__ import annotations
@@ -35,6 +36,6 @@ class Mixed(Policy):
         return clipped
 
     def spectrum(self, step: int, samples: Sequence[int] | NDArray[np.int64]) -> Tensor:
-        """c `(samples, modules, r_max)`: ones up to each drawn rank."""
+        """C `(samples, modules, r_max)`: ones up to each drawn rank."""
         ranks = torch.from_numpy(self.draw(step, samples))
         return (torch.arange(self.r_max) < ranks[..., None]).float()

@@ -133,10 +133,7 @@ def test_flops_bound_and_params_are_one_budget() -> None:
     a = space.within(flops=(100, 600))
     b = space.within(adapter_params=(50, 300))
     assert a.size() == b.size()
-    assert (
-        space.within(params=(50, 300), flops=(None, 400)).size()
-        == space.within(adapter_params=(50, 200)).size()
-    )
+    assert space.within(params=(50, 300), flops=(None, 400)).size() == space.within(adapter_params=(50, 200)).size()
     assert b.bounds == {"adapter_params": 300}
     assert b.floors == {"adapter_params": 50}
 
@@ -193,9 +190,7 @@ def test_ranks_above_the_limit_are_left_out_with_a_remark() -> None:
     )
     with pytest.raises(grammar.SpaceError) as caught:
         space.parse("a.q:lora(8) a.v:lora(8)")
-    assert ("rank 8 is above the module's limit min(in, out) = 4 of a.v; allowed here: 1, 2, 4") in str(
-        caught.value
-    )
+    assert ("rank 8 is above the module's limit min(in, out) = 4 of a.v; allowed here: 1, 2, 4") in str(caught.value)
     assert (caught.value.line, caught.value.column) == (1, 22)
     with pytest.raises(
         ValueError,
@@ -204,9 +199,7 @@ def test_ranks_above_the_limit_are_left_out_with_a_remark() -> None:
         r"0",
     ):
         space.from_ranks({"a.v": 8})
-    wide = grammar.loads(
-        space.text.replace('RANK: "1" | "2" | "4" | "8" | "16"', 'RANK: "32" | "64"'), "wide.lark"
-    )
+    wide = grammar.loads(space.text.replace('RANK: "1" | "2" | "4" | "8" | "16"', 'RANK: "32" | "64"'), "wide.lark")
     with pytest.raises(
         grammar.SpaceError,
         match=r"wide\.lark:9:1: no rank of lora \(32, 64\) fits a bound "

@@ -67,9 +67,7 @@ def test_target_modules_as_peft_reads_them() -> None:
     assert match("query, dense", NAMES, NAMES) == [n for n in NAMES if n.endswith((".query", ".dense"))]
     assert match("encoder.layer.1.dense", NAMES, NAMES) == ["encoder.layer.1.dense"]
     assert match(r".*\.(query|value)", NAMES, NAMES) == [n for n in NAMES if not n.endswith("dense")]
-    assert match(r"encoder\.layer\.\d\.dense", NAMES, NAMES) == [
-        f"encoder.layer.{i}.dense" for i in range(10)
-    ]
+    assert match(r"encoder\.layer\.\d\.dense", NAMES, NAMES) == [f"encoder.layer.{i}.dense" for i in range(10)]
 
 
 def test_target_modules_that_match_nothing() -> None:
@@ -108,7 +106,4 @@ def test_importing_is_light() -> None:
         "import sys, archrank.grammar as g; print(sorted({'lark', 'torch', 'transformers', 'networkx'} "
         "& set(sys.modules)))"
     )
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        == "[]\n"
-    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

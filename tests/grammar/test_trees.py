@@ -42,8 +42,7 @@ W: "1" | "2"
 def brute_finite() -> dict[str, tuple[float, int]]:
     ops = {"id": (0.3, 1), **{f"lin({w})": (0.7 * p, 1) for w, p in (("16", 0.2), ("32", 0.4), ("64", 0.4))}}
     table = {
-        f"pair({a},{b})": (0.5 * p * q, 3)
-        for (a, (p, _)), (b, (q, _)) in itertools.product(ops.items(), repeat=2)
+        f"pair({a},{b})": (0.5 * p * q, 3) for (a, (p, _)), (b, (q, _)) in itertools.product(ops.items(), repeat=2)
     }
     table |= {f"rep({a})": (p / 8, 4) for a, (p, _) in ops.items()}
     return table | {a: (p * 3 / 8, 2) for a, (p, _) in ops.items()}
@@ -114,9 +113,7 @@ def test_within_keeps_both_ends(case: str) -> None:
     assert {d.text for d in space.enumerate()} == set(inside)
     draws = space.sample(np.random.default_rng(1), 8000)
     mass = sum(inside.values())
-    assert chi_square_is_plausible(
-        Counter(d.text for d in draws), {t: p / mass for t, p in inside.items()}, 8000
-    )
+    assert chi_square_is_plausible(Counter(d.text for d in draws), {t: p / mass for t, p in inside.items()}, 8000)
     rng = np.random.default_rng(2)
     for a, b in itertools.pairwise(draws[:200]):
         assert space.mutate(a, rng).text in inside
@@ -192,10 +189,7 @@ def test_encoding_of_a_finite_space_reaches_everything() -> None:
 
 
 def test_exact_counts_and_far_sizes_do_not_underflow() -> None:
-    chain = (
-        '//@ max size = 900\n//@ prior size = uniform\nstart: m\nm: "(" m ")" -> a //@ p = 0.001\n | '
-        '"x" -> x\n'
-    )
+    chain = '//@ max size = 900\n//@ prior size = uniform\nstart: m\nm: "(" m ")" -> a //@ p = 0.001\n | "x" -> x\n'
     space = grammar.loads(chain)
     assert space.size() == 900
     lengths = [d.text.count("(") for d in space.sample(np.random.default_rng(0), 400)]
@@ -222,10 +216,7 @@ def test_spaces_of_one_and_two_sentences() -> None:
 
 
 def test_far_apart_sentences_under_a_tight_bound_still_mutate() -> None:
-    text = (
-        'start: a\na: "x" "(" b "," b ")" -> x\nb: "l" "(" c ")" -> l //@ copies(c) = 1\n | "s" -> '
-        's\nc: "c" -> c\n'
-    )
+    text = 'start: a\na: "x" "(" b "," b ")" -> x\nb: "l" "(" c ")" -> l //@ copies(c) = 1\n | "s" -> s\nc: "c" -> c\n'
     space = grammar.loads(text).within(size=(4, 4))
     a, b = space.enumerate()
     assert {a.text, b.text} == {"x(l(c),s)", "x(s,l(c))"}
@@ -267,9 +258,7 @@ def test_white_space_and_words_side_by_side() -> None:
 
 
 def test_sentences_nest_deep() -> None:
-    space = grammar.loads(
-        'start: m\nm: "seq" "(" m "," m ")" -> seq //@ p = 0.4\n | "id" -> id\n%ignore /\\s+/\n'
-    )
+    space = grammar.loads('start: m\nm: "seq" "(" m "," m ")" -> seq //@ p = 0.4\n | "id" -> id\n%ignore /\\s+/\n')
     n, rng = 5000, np.random.default_rng(0)
     for text in ("seq(" * n + "id" + ",id)" * n, "seq(id," * n + "id" + ")" * n):
         a, b = space.parse(text), space.parse(text)

@@ -60,9 +60,7 @@ def test_closed_forms(op: str, dims: dict[str, int], flops: int, elements: int) 
 def test_equal_ops_are_equal_however_they_are_written() -> None:
     assert OpCost.of("linear", {"k": 2, "m": 8, "n": 4}) == LINEAR
     full = {"b": 1, "heads": 4, "q": 5, "kv": 5, "d": 8, "kv_heads": 4}
-    assert OpCost.of("attention", full) == OpCost.of(
-        "attention", {n: full[n] for n in ("b", "heads", "q", "kv", "d")}
-    )
+    assert OpCost.of("attention", full) == OpCost.of("attention", {n: full[n] for n in ("b", "heads", "q", "kv", "d")})
     assert LINEAR.dim("n") == 4
 
 
@@ -112,9 +110,7 @@ def test_a_wrong_op_or_size_is_told(op: str, dims: dict[str, int], said: str) ->
 def test_other_errors_are_told() -> None:
     with pytest.raises(WorkloadError, match=r"linear: count = 0, but an op runs at least once"):
         OpCost("linear", LINEAR.dims, count=0)
-    with pytest.raises(
-        WorkloadError, match=r"unknown dtype 'fp7': known are fp32, tf32, fp16, bf16, fp8, int8"
-    ):
+    with pytest.raises(WorkloadError, match=r"unknown dtype 'fp7': known are fp32, tf32, fp16, bf16, fp8, int8"):
         OpCost("linear", LINEAR.dims, dtype="fp7")
     with pytest.raises(WorkloadError, match=r"linear has no 'r': its sizes are m, n, k"):
         LINEAR.dim("r")

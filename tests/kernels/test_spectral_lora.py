@@ -12,7 +12,9 @@ SHAPES = [(1, (), 1, 1, 1), (3, (5,), 7, 2, 4), (4, (2, 3), 8, 8, 8), (2, (17,),
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("spectrum", ["none", "shared", "per_sample"])
-def test_equals_its_reference_with_every_gradient(shape: tuple[int, tuple[int, ...], int, int, int], spectrum: str) -> None:
+def test_equals_its_reference_with_every_gradient(
+    shape: tuple[int, tuple[int, ...], int, int, int], spectrum: str
+) -> None:
     n, inner, k, r, o = shape
     g = torch.Generator().manual_seed(0)
     rand = lambda *s: torch.randn(*s, generator=g, dtype=torch.float64, requires_grad=True)  # noqa: E731
@@ -23,7 +25,9 @@ def test_equals_its_reference_with_every_gradient(shape: tuple[int, tuple[int, .
     torch.testing.assert_close(y, truth)
     weights = torch.randn(y.shape, generator=g, dtype=torch.float64)
     for ours, theirs in zip(
-        torch.autograd.grad((y * weights).sum(), inputs), torch.autograd.grad((truth * weights).sum(), inputs), strict=True
+        torch.autograd.grad((y * weights).sum(), inputs),
+        torch.autograd.grad((truth * weights).sum(), inputs),
+        strict=True,
     ):
         torch.testing.assert_close(ours, theirs)
 
@@ -40,10 +44,12 @@ def test_a_mask_per_sample_equals_slices() -> None:
 
 
 def test_a_spectrum_for_another_batch_is_refused() -> None:
-    with pytest.raises(ValueError, match="spectrum for 2 samples met an input of 6 rows.*leave it out of --target-modules"):
+    with pytest.raises(
+        ValueError, match=r"spectrum for 2 samples met an input of 6 rows.*leave it out of --target-modules"
+    ):
         kernels.spectral_lora(torch.zeros(6, 4), torch.zeros(2, 4), torch.zeros(3, 2), torch.ones(2, 2))
 
 
 def test_an_unknown_op_is_named() -> None:
-    with pytest.raises(AttributeError, match="archrank.kernels has no op 'nope'"):
+    with pytest.raises(AttributeError, match=r"archrank.kernels has no op 'nope'"):
         kernels.nope  # noqa: B018

@@ -87,8 +87,6 @@ def test_every_device_of_the_table_is_there_with_its_figures(shared_data: Path) 
     shipped = {predictors.load(name).name: predictors.load(name).profile for name in predictors.available()}
     assert {row["name"] for row in rows} == set(shipped) - {"CPU"}
     for row in rows:
-        assert shipped[row["name"]].spec["memory_bandwidth_bytes_per_s"] == float(
-            row["mem_bandwidth_bytes_per_s"]
-        )
+        assert shipped[row["name"]].spec["memory_bandwidth_bytes_per_s"] == float(row["mem_bandwidth_bytes_per_s"])
         assert shipped[row["name"]].spec["memory_bytes"] == float(row["mem_bytes"])
         assert shipped[row["name"]].peak_ops_per_s["fp32"] == float(row["peak_fp32_flops_per_s"])

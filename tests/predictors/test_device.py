@@ -94,9 +94,7 @@ def test_wrong_arguments_are_told() -> None:
         DeviceError, match=r"A100-80GB SXM has no fp7 peak \(known are fp32, .*\): it has fp32, tf32, fp16"
     ):
         A100.op_ms("linear", m=8, n=8, k=8, dtype="fp7")
-    with pytest.raises(
-        DeviceError, match=r"has no fp8 peak: it has fp32, tf32, fp16, bf16, int8. Choose one of these"
-    ):
+    with pytest.raises(DeviceError, match=r"has no fp8 peak: it has fp32, tf32, fp16, bf16, int8. Choose one of these"):
         A100.predict([], "fp8")
     with pytest.raises(WorkloadError, match=r"linear: m = -8, but it is a finite number of at least 1"):
         A100.op_ms("linear", m=-8, n=8, k=8, dtype="fp16")

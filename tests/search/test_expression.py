@@ -68,9 +68,7 @@ def test_holds_and_violation():
     assert c.violation({"latency_ms": math.nan}) == math.inf
     assert Constraint("x", "<", 0.0).violation({"x": 0.0}) > 0
     assert Constraint("x", "<=", 0.0).violation({"x": 2.0}) == 2.0
-    with pytest.raises(
-        ExpressionError, match=r"latency_ms <= 2: no value 'latency_ms' there; there are: loss"
-    ):
+    with pytest.raises(ExpressionError, match=r"latency_ms <= 2: no value 'latency_ms' there; there are: loss"):
         c.holds({"loss": 1.0})
 
 

@@ -111,9 +111,7 @@ def test_a_closed_stream_does_not_stop_a_run() -> None:
         p.note("still here")
 
 
-def test_a_terminal_gets_a_live_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_terminal_gets_a_live_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setenv("COLUMNS", "160")
     stream = _Terminal()
@@ -165,9 +163,7 @@ def test_the_table_is_aligned_text() -> None:
     assert "…" in lines[1]
     assert lines[1].endswith("END")
     assert max(len(line) for line in lines) <= 120
-    assert lines[0].index("adapter_params") + len("adapter_params") == lines[1].index("20,480") + len(
-        "20,480"
-    )
+    assert lines[0].index("adapter_params") + len("adapter_params") == lines[1].index("20,480") + len("20,480")
     assert "inherited" in lines[2]
     assert lines[2].count("–") == 3, "missing values are dashes"
     assert "failed" in lines[3]

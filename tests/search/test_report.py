@@ -36,9 +36,7 @@ KINDS = (
 )
 MODULES = tuple(f"vit.encoder.layer.{i}.{kind}" for i in range(3) for kind in KINDS)
 WIDTH = 32
-EVIL = (
-    """<script>document.title='owned'</script><img src=x onerror="document.title='owned'">&"</script><!--"""
-)
+EVIL = """<script>document.title='owned'</script><img src=x onerror="document.title='owned'">&"</script><!--"""
 
 
 def _params(name: str, rank: int) -> int:
@@ -87,9 +85,7 @@ class _Made:
         return new
 
     def fail(self, state: str, reason: str) -> None:
-        self.add(_candidate(self.rng), "inherited", math.nan, None).update(
-            state=state, reason=reason, values={}
-        )
+        self.add(_candidate(self.rng), "inherited", math.nan, None).update(state=state, reason=reason, values={})
 
 
 def realistic(seed: int = 3) -> ReportData:
@@ -130,9 +126,7 @@ def realistic(seed: int = 3) -> ReportData:
         reference={"loss": 2.4, "adapter_params": 18432},
         ranks={i: made.ranks[i] for i in front},
         modules=MODULES,
-        constants=[
-            Constant("latency_ms", 0.1231, "ms", "merged, on a100: the same for every rank, no objective")
-        ],
+        constants=[Constant("latency_ms", 0.1231, "ms", "merged, on a100: the same for every rank, no objective")],
         warnings=["The validation split has 360 rows: differences in accuracy below 0.008 are noise."],
         phases=[
             ("head", 4.2),
@@ -264,9 +258,7 @@ def test_user_text_is_escaped_everywhere() -> None:
     assert parsed.tags.count("script") == 3
     assert "img" not in parsed.tags
     assert "".join(parsed.text).count("document.title='owned'") > 10, "shown, as text"
-    assert not re.search(r"<(?!/?(b|i|br)>)", json.dumps(_embedded(page))), (
-        "plotly reads tags in its texts too"
-    )
+    assert not re.search(r"<(?!/?(b|i|br)>)", json.dumps(_embedded(page))), "plotly reads tags in its texts too"
 
 
 def _evil() -> ReportData:
@@ -367,9 +359,7 @@ def test_no_trials_and_missing_values() -> None:
 def test_wrong_data_are_refused_with_the_reason() -> None:
     with pytest.raises(ValueError, match="direction 'minimise' is not one of 'min', 'max'"):
         ReportData("x", [("loss", "minimise", "")], [])
-    with pytest.raises(
-        ValueError, match=r"trials \[7\] are on the front or chosen but not among the 1 trials"
-    ):
+    with pytest.raises(ValueError, match=r"trials \[7\] are on the front or chosen but not among the 1 trials"):
         ReportData("x", [("loss", "min", "")], [{"id": 1}], front=[7])
     with pytest.raises(ValueError, match="at least one objective"):
         ReportData("x", [], [])
@@ -402,9 +392,7 @@ def test_layer_and_kind_are_read_off_the_name(names: list[str], expected: list[t
 
 
 def test_chains_follow_parents_and_else_keys() -> None:
-    def row(
-        number: int, stage: str, parent: int | None = None, key: str = "", state: str = "done"
-    ) -> dict[str, Any]:
+    def row(number: int, stage: str, parent: int | None = None, key: str = "", state: str = "done") -> dict[str, Any]:
         return {
             "id": number,
             "stage": stage,
@@ -479,9 +467,7 @@ def _browse(page: Path, profile: Path, *flags: str) -> str:
         f"--user-data-dir={profile}",
         "--virtual-time-budget=10000",
     ]
-    done = subprocess.run(
-        [*command, *flags, page.as_uri()], capture_output=True, text=True, timeout=120, check=True
-    )
+    done = subprocess.run([*command, *flags, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
     return done.stdout
 
 

@@ -205,9 +205,7 @@ for i in range(n, n + 100000):
 def test_kill_loses_no_finished_line(tmp_path):
     path, rng, finished = tmp_path / "trials.jsonl", random.Random(0), set()
     for _ in range(4):
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True
-        )
+        process = subprocess.Popen([sys.executable, "-c", KILLED, str(path)], stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "ready\n"
         time.sleep(rng.uniform(0.01, 0.15))
         process.kill()
@@ -224,9 +222,7 @@ def test_one_process_at_a_time(tmp_path):
     try:
         assert process.stdout.readline() == "held\n"
         with (
-            pytest.raises(
-                LockError, match=rf"process {process.pid} on \S+ is at work there; wait for it or end it"
-            ),
+            pytest.raises(LockError, match=rf"process {process.pid} on \S+ is at work there; wait for it or end it"),
             RunLock(tmp_path),
         ):
             pass
@@ -274,7 +270,4 @@ def test_imports_stay_light():
         heavy = ("torch", "optuna", "moocore", "pandas", "ray", "transformers")
         print([m for m in heavy if m in sys.modules])
     """)
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        == "[]\n"
-    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

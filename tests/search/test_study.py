@@ -61,9 +61,7 @@ def test_told_from_outside():
     assert not {d.key for d in asked} & {d.key for d in outside}
     with pytest.raises(StudyError, match="told already as trial 0 at stage inherited"):
         study.tell(outside[0], evaluate(outside[0]))
-    promoted = study.tell(
-        outside[0], evaluate(outside[0]), stage="final", parent=0, extra={"test": {"loss": 0.5}}
-    )
+    promoted = study.tell(outside[0], evaluate(outside[0]), stage="final", parent=0, extra={"test": {"loss": 0.5}})
     assert (promoted.id, promoted.parent, promoted.extra["test"]) == (125, 0, {"loss": 0.5})
 
 
@@ -139,9 +137,7 @@ def test_resumed_from_the_log_is_the_same_run(tmp_path):
         with Log.open(tmp_path / "trials.jsonl", {"seed": 4}) as log:
             study = Study(space(), OBJECTIVES, "nsga2", 4, log=log)
             run(study, len(study.trials) + 15)
-    assert [(t.id, t.text, t.values) for t in study.trials] == [
-        (t.id, t.text, t.values) for t in whole.trials
-    ]
+    assert [(t.id, t.text, t.values) for t in study.trials] == [(t.id, t.text, t.values) for t in whole.trials]
 
 
 def test_a_log_without_keys(tmp_path):

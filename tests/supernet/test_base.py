@@ -16,7 +16,13 @@ from archrank.supernet.modules import ModuleError, adaptable, target_modules
 
 def bert(folder: Path, labels: int = 2, **more: object) -> Path:
     config = transformers.BertConfig(
-        vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, num_labels=labels, **more
+        vocab_size=30,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=labels,
+        **more,
     )
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(25))]
@@ -69,7 +75,9 @@ def test_an_encoder_without_a_head_gets_one(tmp_path: Path) -> None:
     model.save_pretrained(folder)
     base = load_base(str(folder), "text-classification", label_names=["no", "yes"])
     assert base.new_head == ("classifier",)
-    with pytest.raises(BaseModelError, match=r"config.json names no head \(BertModel\); say --task image-classification or text-class"):
+    with pytest.raises(
+        BaseModelError, match=r"config.json names no head \(BertModel\); say --task image-classification or text-class"
+    ):
         load_base(str(folder))
 
 
@@ -82,7 +90,10 @@ def test_bf16(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("/nonexistent/model", r"--base /nonexistent/model: no such folder; give a model folder .* or a hub name"),
-        ("nobody/nothing-here", r"--base nobody/nothing-here: is no folder here, and no hub model of that name could be reached"),
+        (
+            "nobody/nothing-here",
+            r"--base nobody/nothing-here: is no folder here, and no hub model of that name could be reached",
+        ),
     ],
 )
 def test_a_base_that_is_not_there(name: str, message: str) -> None:
@@ -92,26 +103,30 @@ def test_a_base_that_is_not_there(name: str, message: str) -> None:
 
 def test_a_file_an_empty_folder_and_a_pickle_are_refused(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
-    with pytest.raises(BaseModelError, match="is a file; give the folder that holds config.json"):
+    with pytest.raises(BaseModelError, match=r"is a file; give the folder that holds config.json"):
         load_base(str(tmp_path / "f"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(BaseModelError, match="has no config.json; give a model folder"):
+    with pytest.raises(BaseModelError, match=r"has no config.json; give a model folder"):
         load_base(str(tmp_path / "empty"))
     folder = bert(tmp_path / "b")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(BaseModelError, match=r"has only pytorch_model.bin, a pickle, .*save_pretrained\(FOLDER\) writes safetensors"):
+    with pytest.raises(
+        BaseModelError, match=r"has only pytorch_model.bin, a pickle, .*save_pretrained\(FOLDER\) writes safetensors"
+    ):
         load_base(str(folder), label_names=["no", "yes"])
 
 
 def test_code_of_a_repository_is_not_run(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "evil.Config"}}))
     (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
-    with pytest.raises(BaseModelError, match="it needs code from its own repository, which archrank does not run"):
+    with pytest.raises(BaseModelError, match=r"it needs code from its own repository, which archrank does not run"):
         load_base(str(tmp_path))
 
 
 def test_a_model_of_another_kind_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BaseModelError, match="a bert model cannot do image-classification; choose another base or --task"):
+    with pytest.raises(
+        BaseModelError, match=r"a bert model cannot do image-classification; choose another base or --task"
+    ):
         load_base(str(bert(tmp_path / "b")), "image-classification")
 
 
@@ -132,13 +147,17 @@ def test_all_linear_is_the_blocks_layers(tiny: object, kind: str) -> None:
 def test_patterns_mean_what_peft_means(tiny: object) -> None:
     model: nn.Module = tiny("bert")  # type: ignore[operator]
     assert len(target_modules(model, "query,value")) == 4
-    assert list(target_modules(model, r".*\.1\.attention\.self\.query")) == ["bert.encoder.layer.1.attention.self.query"]
-    with pytest.raises(ModuleError, match="target_modules 'qurey' matches no module; did you mean query"):
+    assert list(target_modules(model, r".*\.1\.attention\.self\.query")) == [
+        "bert.encoder.layer.1.attention.self.query"
+    ]
+    with pytest.raises(ModuleError, match=r"target_modules 'qurey' matches no module; did you mean query"):
         target_modules(model, "qurey")
 
 
 def test_shapes_need_no_weights(tmp_path: Path) -> None:
     folder = bert(tmp_path / "b")
     (folder / "model.safetensors").unlink()
-    assert module_shapes(str(folder), "query") == {f"bert.encoder.layer.{i}.attention.self.query": (16, 16) for i in (0, 1)}
+    assert module_shapes(str(folder), "query") == {
+        f"bert.encoder.layer.{i}.attention.self.query": (16, 16) for i in (0, 1)
+    }
     assert len(module_shapes(None, "all-linear")) == 18

@@ -31,7 +31,12 @@ def words(special: bool = True) -> Any:
     tok = Tokenizer(models.WordLevel({w: i for i, w in enumerate(vocabulary)}, unk_token="[UNK]"))
     tok.pre_tokenizer = pre_tokenizers.Whitespace()
     return transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tok, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", eos_token="</s>"
+        tokenizer_object=tok,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        eos_token="</s>",
     )
 
 
@@ -105,7 +110,7 @@ def test_the_test_rows_are_not_read_before_they_are_asked_for(tmp_path: Path) ->
     csv(tmp_path / "d", "test", [("a", "z")])
     raw = read_dataset(str(tmp_path / "d"))
     data = prepare(raw, base_for(raw.task))
-    with pytest.raises(DataError, match="label 'z' stands in the test rows, but no training row shows it"):
+    with pytest.raises(DataError, match=r"label 'z' stands in the test rows, but no training row shows it"):
         data.batch("test", [0])
 
 
@@ -127,14 +132,22 @@ def test_the_loss_of_a_prompt_falls_on_its_completion(tmp_path: Path) -> None:
 
 
 def test_a_chat_learns_what_the_assistant_says(tmp_path: Path) -> None:
-    talk = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}, {"role": "assistant", "content": "d"}]
+    talk = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": "b"},
+        {"role": "user", "content": "c"},
+        {"role": "assistant", "content": "d"},
+    ]
     jsonl(tmp_path / "train.jsonl", [{"messages": talk}])
     jsonl(tmp_path / "validation.jsonl", [{"messages": talk}])
     raw = read_dataset(str(tmp_path))
     tok = words()
-    with pytest.raises(DataError, match="the base's tokenizer has no chat template; use prompt and completion"):
+    with pytest.raises(DataError, match=r"the base's tokenizer has no chat template; use prompt and completion"):
         language_tokens(raw, "train", tok, 99)
-    tok.chat_template = "{% for m in messages %}{% if m.role == 'user' %}i {{ m.content }} {% else %}j {{ m.content }} </s> {% endif %}{% endfor %}{% if add_generation_prompt %}j{% endif %}"
+    tok.chat_template = (
+        "{% for m in messages %}{% if m.role == 'user' %}i {{ m.content }} {% else %}j {{ m.content }} "
+        "</s> {% endif %}{% endfor %}{% if add_generation_prompt %}j{% endif %}"
+    )
     [row] = language_tokens(raw, "train", tok, 99)
     assert tok.convert_ids_to_tokens(row.ids) == ["i", "a", "j", "b", "</s>", "i", "c", "j", "d", "</s>"]
     assert row.labels == [IGNORED, IGNORED, IGNORED, 7, 5, IGNORED, IGNORED, IGNORED, 9, 5]
@@ -172,13 +185,25 @@ def test_the_order_is_a_permutation_each_epoch_and_needs_no_history() -> None:
 
 
 BAD: list[tuple[str, str, dict[str, str], str]] = [
-    ("sentence,label\na,x\n", "sentence,label\na,z\n", {}, "label 'z' stands in the validation rows only; no training row shows it"),
-    ("sentence,lable\na,x\n", "sentence,lable\na,x\n", {"text": "sentence", "label": "label"}, r"no column 'label'; there are: sentence, lable; did you mean lable\?"),
+    ("sentence,label\na,x\n", "sentence,label\na,z\n", {}, (
+        "label 'z' stands in the validation rows "
+        "only; no training row shows it"
+    )),
+    ("sentence,lable\na,x\n", "sentence,lable\na,x\n", {"text": "sentence", "label": "label"}, (
+        r"no column 'label'; there are: sentence, "
+        r"lable; did you mean lable\?"
+    )),
     ("sentence,label\na,x\n", "sentence\na\n", {}, "the validation rows have no column 'label'; there are: sentence"),
-    ("x1,x2,label\na,b,0\n", "x1,x2,label\na,b,0\n", {}, "no text or picture column among x1, x2, label; name it: --columns text=COLUMN"),
+    ("x1,x2,label\na,b,0\n", "x1,x2,label\na,b,0\n", {}, (
+        "no text or picture column among x1, x2, label; "
+        "name it: --columns text=COLUMN"
+    )),
     ("sentence,label\n", "sentence,label\na,x\n", {}, "the train split is empty"),
     ("sentence,label\na,0.5\n", "sentence,label\na,0.5\n", {}, "holds fractions; classes are words or whole numbers"),
-    ("sentence,label\na,x\n", "sentence,label\na,x\n", {"txt": "sentence"}, r"no role 'txt'; did you mean text\?; roles: text, text_pair"),
+    ("sentence,label\na,x\n", "sentence,label\na,x\n", {"txt": "sentence"}, (
+        r"no role 'txt'; did you mean "
+        r"text\?; roles: text, text_pair"
+    )),
 ]  # fmt: skip
 
 
@@ -194,12 +219,12 @@ def test_bad_places(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--data ./nowhere.csv: no such file or folder"):
         read_dataset("./nowhere.csv")
     (tmp_path / "notes.doc").write_text("x")
-    with pytest.raises(DataError, match="neither train.csv, .* nor a folder of pictures a class; it holds notes.doc"):
+    with pytest.raises(DataError, match=r"neither train.csv, .* nor a folder of pictures a class; it holds notes.doc"):
         read_dataset(str(tmp_path))
-    with pytest.raises(DataError, match=".doc cannot be read; use .csv, .tsv, .json, .jsonl, .parquet"):
+    with pytest.raises(DataError, match=r".doc cannot be read; use .csv, .tsv, .json, .jsonl, .parquet"):
         read_dataset(str(tmp_path / "notes.doc"))
     (tmp_path / "train.jsonl").write_text("{broken\n")
-    with pytest.raises(DataError, match="cannot be read as json"):
+    with pytest.raises(DataError, match=r"cannot be read as json"):
         read_dataset(str(tmp_path))
-    with pytest.raises(DataError, match="these are pictures; use image-classification"):
+    with pytest.raises(DataError, match=r"these are pictures; use image-classification"):
         read_dataset("digits", "causal-lm")

@@ -61,12 +61,16 @@ def stock(kind: str, home: Path, adapter: Path) -> nn.Module:
     import peft
     import transformers as t
 
-    cls = {"vit": t.AutoModelForImageClassification, "bert": t.AutoModelForSequenceClassification}.get(kind, t.AutoModelForCausalLM)
+    cls = {"vit": t.AutoModelForImageClassification, "bert": t.AutoModelForSequenceClassification}.get(
+        kind, t.AutoModelForCausalLM
+    )
     model: nn.Module = peft.PeftModel.from_pretrained(cls.from_pretrained(home), adapter)
     return model
 
 
-def test_stock_peft_answers_as_the_supernet(searched: tuple[Elastic, dict[str, int], Path, str], tmp_path: Path) -> None:
+def test_stock_peft_answers_as_the_supernet(
+    searched: tuple[Elastic, dict[str, int], Path, str], tmp_path: Path
+) -> None:
     net, ranks, home, kind = searched
     net.select(ranks)
     truth = logits(net, inputs_of(kind))
@@ -83,7 +87,9 @@ def test_stock_peft_answers_as_the_supernet(searched: tuple[Elastic, dict[str, i
     assert float((truth - base).abs().max()) > 1e-3
 
 
-def test_transformers_load_adapter_and_the_merged_folder(searched: tuple[Elastic, dict[str, int], Path, str], tmp_path: Path) -> None:
+def test_transformers_load_adapter_and_the_merged_folder(
+    searched: tuple[Elastic, dict[str, int], Path, str], tmp_path: Path
+) -> None:
     net, ranks, home, kind = searched
     net.select(ranks)
     truth = logits(net, inputs_of(kind))
@@ -100,20 +106,26 @@ def test_transformers_load_adapter_and_the_merged_folder(searched: tuple[Elastic
     assert float((logits(sub.module, inputs_of(kind)) - truth).abs().max()) <= 1e-5
 
 
-def test_the_adapter_folder_is_what_servers_expect(searched: tuple[Elastic, dict[str, int], Path, str], tmp_path: Path) -> None:
+def test_the_adapter_folder_is_what_servers_expect(
+    searched: tuple[Elastic, dict[str, int], Path, str], tmp_path: Path
+) -> None:
     net, ranks, home, kind = searched
     sub = taken(net, ranks, home, kind)
     sub.save_pretrained(tmp_path / "peft")
     config = json.loads((tmp_path / "peft" / "adapter_config.json").read_text())
     tensors = load_file(tmp_path / "peft" / "adapter_model.safetensors")
     heads = {key: value for key, value in tensors.items() if ".lora_" not in key}
-    assert set(heads) == ({"base_model.model.classifier.weight", "base_model.model.classifier.bias"} if kind == "bert" else set())
+    assert set(heads) == (
+        {"base_model.model.classifier.weight", "base_model.model.classifier.bias"} if kind == "bert" else set()
+    )
     tensors = {key: value for key, value in tensors.items() if key not in heads}
     wanted = {name: r for name, r in ranks.items() if r}
     assert {key.removeprefix("base_model.model.").rsplit(".lora_", 1)[0] for key in tensors} == set(wanted)
     assert config["r"] == config["lora_alpha"] == 8
     assert config["rank_pattern"] == config["alpha_pattern"]
-    assert all(key.startswith("^") and r == wanted[key[1:].replace("\\", "")] for key, r in config["rank_pattern"].items())
+    assert all(
+        key.startswith("^") and r == wanted[key[1:].replace("\\", "")] for key, r in config["rank_pattern"].items()
+    )
     assert not config["use_rslora"]
     assert sub.adapter_params == sum(t.numel() for t in tensors.values())
     assert config["fan_in_fan_out"] == (kind == "gpt2")
@@ -144,7 +156,9 @@ def test_layer_1_is_not_layer_11() -> None:
     config = peft_config(model, factors, Home("x"))
     import peft
 
-    given = {k: v for k, v in config.items() if k in ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules")}
+    given = {
+        k: v for k, v in config.items() if k in ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "target_modules")
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         stocked = peft.get_peft_model(model, peft.LoraConfig(**given))

@@ -73,7 +73,9 @@ def test_select_equals_weights_written_by_hand(tiny: Make, kind: str) -> None:
         net.select(ranks)
         torch.testing.assert_close(logits(net, **inputs), by_hand(model, net, ranks, inputs), atol=2e-6, rtol=1e-5)
     net.reset()
-    torch.testing.assert_close(logits(net, **inputs), by_hand(model, net, {n: 8 for n in net.names}, inputs), atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        logits(net, **inputs), by_hand(model, net, dict.fromkeys(net.names, 8), inputs), atol=2e-6, rtol=1e-5
+    )
 
 
 def test_rows_of_one_batch_have_ranks_of_their_own(tiny: Make, kind: str) -> None:
@@ -85,7 +87,9 @@ def test_rows_of_one_batch_have_ranks_of_their_own(tiny: Make, kind: str) -> Non
         together = net(spectrum=spectrum, **inputs).logits
     for i, config in enumerate(configs):
         net.select(config)
-        torch.testing.assert_close(together[i : i + 1], logits(net, **{k: v[i : i + 1] for k, v in inputs.items()}), atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(
+            together[i : i + 1], logits(net, **{k: v[i : i + 1] for k, v in inputs.items()}), atol=2e-6, rtol=1e-5
+        )
 
 
 def test_the_base_stays_bit_identical_and_free_of_hooks(tiny: Make, kind: str) -> None:
@@ -106,7 +110,9 @@ def test_a_slice_is_the_selected_sub_network(tiny: Make, kind: str) -> None:
     net.select(ranks)
     small = net.sliced(ranks)
     assert {n: a.rank for n, a in small.items()} == {n: r for n, r in ranks.items() if r}
-    torch.testing.assert_close(logits(small.eval(), **inputs_of(kind)), logits(net, **inputs_of(kind)), atol=2e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        logits(small.eval(), **inputs_of(kind)), logits(net, **inputs_of(kind)), atol=2e-6, rtol=1e-5
+    )
 
 
 def test_a_derivation_selects_what_its_ranks_select(tiny: Make) -> None:
@@ -152,22 +158,26 @@ def test_evaluate_is_the_plain_loop_and_leaves_the_net_as_it_was(tiny: Make) -> 
         with torch.no_grad():
             truth = sum(len(b["labels"]) * float(net(**b).loss) for b in data) / 6  # type: ignore[attr-defined]
         assert float(loss) == pytest.approx(truth, abs=1e-6)
-    with pytest.raises(ValueError, match="no evaluation method 'fast'; there are: auto, loop"):
+    with pytest.raises(ValueError, match=r"no evaluation method 'fast'; there are: auto, loop"):
         net.evaluate(configs, data, method="fast")
 
 
 def test_bad_configurations_are_told(tiny: Make) -> None:
     net = scrambled(tiny("bert"))
     name = net.names[0]
-    with pytest.raises(ValueError, match=f"rank 9 of {name} is outside 0 … 8"):
+    with pytest.raises(ValueError, match=rf"rank 9 of {name} is outside 0 … 8"):
         net.select({name: 9})
-    with pytest.raises(ValueError, match="no adapted module 'bert.encoder.layer.0.attention.self.qery'; did you mean .*query"):
+    with pytest.raises(
+        ValueError, match=r"no adapted module 'bert.encoder.layer.0.attention.self.qery'; did you mean .*query"
+    ):
         net.select({"bert.encoder.layer.0.attention.self.qery": 1})
 
 
 @pytest.mark.parametrize("family", adapters.available())
 def test_adapter_family_conformance(family: str) -> None:
-    """Zero at start, merged = unmerged, a slice stands alone, parameters as the closed form says, gradients in the adapter alone."""
+    """Zero at start, merged = unmerged, a slice stands alone, parameters as the closed form says, gradients in the
+    adapter alone.
+    """
     from archrank.grammar import ops
 
     kind = adapters.load(family)

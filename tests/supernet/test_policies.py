@@ -53,9 +53,9 @@ def test_counter_numbers_are_uniform_and_independent() -> None:
 
 
 def test_bad_arguments_are_told() -> None:
-    with pytest.raises(ValueError, match="no policy 'mixt'; there are: .*mixed"):
+    with pytest.raises(ValueError, match=r"no policy 'mixt'; there are: .*mixed"):
         policies.load("mixt")
-    with pytest.raises(ValueError, match="r_max 0 must be at least 1"):
+    with pytest.raises(ValueError, match=r"r_max 0 must be at least 1"):
         policies.load("mixed")(MODULES, 0)
     with pytest.raises(ValueError, match=r"ranks \[4, 16\] must lie between 0 and r_max = 8"):
         policies.load("mixed")(MODULES, 8, ranks=[4, 16])

@@ -38,5 +38,7 @@ def test_a_language_model_is_asked_for_its_labelled_tokens_alone(tiny: object) -
 
 
 def test_an_unknown_task_is_named() -> None:
-    with pytest.raises(tasks.TaskError, match="no task 'regression'; there are: image-classification, text-classification, causal-lm"):
+    with pytest.raises(
+        tasks.TaskError, match="no task 'regression'; there are: image-classification, text-classification, causal-lm"
+    ):
         tasks.load("regression")

@@ -19,9 +19,7 @@ def _inputs(model: Any, batch: int, seq: int) -> dict[str, torch.Tensor]:
     if model.main_input_name == "input_ids":
         return {"input_ids": torch.ones(batch, seq, dtype=torch.long)}
     return {
-        "pixel_values": torch.zeros(
-            batch, model.config.num_channels, model.config.image_size, model.config.image_size
-        )
+        "pixel_values": torch.zeros(batch, model.config.num_channels, model.config.image_size, model.config.image_size)
     }
 
 
@@ -81,9 +79,7 @@ def test_merged_adds_nothing_and_unmerged_what_peft_computes(tiny: Tiny) -> None
     shapes = linear_shapes(model)
     added = sum(rank * sum(shapes[name]) for name, rank in config.items())
     assert unmerged.weight_elements - base.weight_elements == added
-    adapted = peft.LoraConfig(
-        target_modules=names, r=1, rank_pattern={f"^{n}$": r for n, r in config.items()}
-    )
+    adapted = peft.LoraConfig(target_modules=names, r=1, rank_pattern={f"^{n}$": r for n, r in config.items()})
     model.set_attn_implementation("eager")
     lora = peft.get_peft_model(model, adapted).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -96,9 +92,7 @@ def test_vllm_pays_for_the_bucket_on_every_module_of_a_kind(tiny: Tiny) -> None:
     base = trace(model, seq=16)
     shapes, rows = base.shapes, base.rows
     one = with_adapters(base, shapes, {"model.layers.0.self_attn.q_proj": 9}, "vllm", rows)
-    same = with_adapters(
-        base, shapes, {f"model.layers.{i}.self_attn.q_proj": 16 - i for i in range(2)}, "vllm", rows
-    )
+    same = with_adapters(base, shapes, {f"model.layers.{i}.self_attn.q_proj": 16 - i for i in range(2)}, "vllm", rows)
     assert one == same
     assert one.ops[-1] == OpCost.of("vllm_lora", {"m": 16, "n": 32, "k": 32, "bucket": 16}, count=2)
     assert one.weight_elements - base.weight_elements == 2 * 16 * 64
@@ -161,14 +155,10 @@ def test_errors_are_told(tiny: Tiny) -> None:
     ):
         with pytest.raises(WorkloadError, match=said):
             with_adapters(base, base.shapes, config, deploy, base.rows)
-    with pytest.raises(
-        WorkloadError, match=r"seq = 65 is above the 64 positions of GPT2LMHeadModel: lower it"
-    ):
+    with pytest.raises(WorkloadError, match=r"seq = 65 is above the 64 positions of GPT2LMHeadModel: lower it"):
         trace(model, seq=65)
     with pytest.raises(WorkloadError, match=r"batch = 0, but it is at least 1"):
         trace(model, batch=0)
     model.main_input_name = "input_features"
-    with pytest.raises(
-        WorkloadError, match=r"GPT2LMHeadModel takes input_features: only models that take input_ids"
-    ):
+    with pytest.raises(WorkloadError, match=r"GPT2LMHeadModel takes input_features: only models that take input_ids"):
         trace(model)

@@ -1,8 +1,11 @@
-"""The training loop: resumable bit for bit, deaf to the global generator, honest about NaN; accumulation changes nothing."""
+"""The training loop: resumable bit for bit, deaf to the global generator, honest about NaN; accumulation changes
+nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +111,7 @@ def test_the_learning_rate_warms_up_and_decays_to_zero() -> None:
     assert rates[0] == pytest.approx(1 / 6)
     assert max(rates) == rates[5] == 1.0
     assert rates[99] == pytest.approx(1 / 94)
-    assert all(a > b for a, b in zip(rates[6:], rates[7:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[6:]))
 
 
 def test_a_checkpoint_of_another_training_is_not_taken_up(tiny: Make, tmp_path: Path) -> None:

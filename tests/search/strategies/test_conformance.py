@@ -162,13 +162,9 @@ def test_no_input_or_output():
     for file in Path(strategies.__path__[0]).glob("*.py"):
         if file.stem == "__init__":
             continue
-        calls = {
-            ast.unparse(n.func) for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Call)
-        }
+        calls = {ast.unparse(n.func) for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Call)}
         assert not {
-            c
-            for c in calls
-            if c in ("open", "print") or c.endswith((".write_text", ".read_text", ".write_bytes"))
+            c for c in calls if c in ("open", "print") or c.endswith((".write_text", ".read_text", ".write_bytes"))
         }, file
 
 
