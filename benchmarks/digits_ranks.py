@@ -106,9 +106,17 @@ def adalora(seed: int, steps: int, rate: float) -> list[Point]:
         job = job_for(seed, steps, rate)
         torch.manual_seed(seed)
         config = peft.AdaLoraConfig(
-            target_modules=list(job.net.names), init_r=-(-3 * target // 2), target_r=target,
-            lora_alpha=-(-3 * target // 2), lora_dropout=0.0, tinit=total // 10, tfinal=total // 3, deltaT=10, total_step=total, orth_reg_weight=0.1,
-        )  # fmt: skip
+            target_modules=list(job.net.names),
+            init_r=-(-3 * target // 2),
+            target_r=target,
+            lora_alpha=-(-3 * target // 2),
+            lora_dropout=0.0,
+            tinit=total // 10,
+            tfinal=total // 3,
+            deltaT=10,
+            total_step=total,
+            orth_reg_weight=0.1,
+        )
         model = peft.get_peft_model(copy.deepcopy(job.base.model), config).train()
         weights = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)

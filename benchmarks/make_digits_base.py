@@ -29,10 +29,19 @@ def main() -> None:
     torch.set_num_threads(1)  # so that the weights do not depend on the machine's cores
     torch.manual_seed(args.seed)
     config = transformers.ViTConfig(
-        image_size=8, patch_size=2, num_channels=1, hidden_size=32, num_hidden_layers=3,
-        num_attention_heads=4, intermediate_size=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=10,
-        id2label={i: str(i) for i in range(10)}, label2id={str(i): i for i in range(10)},
-    )  # fmt: skip
+        image_size=8,
+        patch_size=2,
+        num_channels=1,
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        intermediate_size=64,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        num_labels=10,
+        id2label={i: str(i) for i in range(10)},
+        label2id={str(i): i for i in range(10)},
+    )
     model = transformers.ViTForImageClassification(config)
     upright, _ = digits.load("digits")
     images, labels = (torch.from_numpy(upright["train"][k]) for k in ("image", "label"))
