@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ from archrank.search.errors import NothingFeasible
 from archrank.search.expression import parse_where
 from archrank.search.objective import Objective, parse_objective
 from archrank.search.pareto import ParetoFront, Scale, latest
+from archrank.search.report.text import number
 from archrank.search.storage import Contents, read_log
 from archrank.search.tables import front_table
 from archrank.search.trial import Trial
@@ -130,17 +132,32 @@ class Run:
 
         return verdict(self)
 
+    def records(self, trials: Sequence[Trial] | ParetoFront) -> list[dict[str, Any]]:
+        """Trials for people to read: without the values that are the same for every candidate."""
+        constants = self.header["constants"]
+        records = [t.to_json() for t in trials]
+        return [
+            {**r, "values": {n: v for n, v in t.values.items() if n not in constants}}
+            for r, t in zip(records, trials, strict=True)
+        ]
+
+    def describe(self, trial: Trial) -> str:
+        """How many modules carry which rank: `7 of 18: r1×4 r2×3`."""
+        ranks = self.ranks(trial)
+        counts = Counter(ranks.values())
+        shown = " ".join(f"r{r}×{n}" for r, n in sorted(counts.items()))
+        return f"{len(ranks)} of {len(self.header['sites'])}" + (f": {shown}" if shown else "")
+
     def table(self, front: ParetoFront) -> str:
         """The front as text, the stage of every value shown; what is the same for every candidate stands below it,
         once.
         """
         constants = self.header["constants"]
-        rows = [t.to_json() for t in front]
-        for row in rows:
-            row["values"] = {name: v for name, v in row["values"].items() if name not in constants}  # type: ignore[attr-defined]
-        text = front_table(rows, [(o.name, o.direction, o.unit) for o in self.objectives]) + "\n"
+        rows = self.records(front)
+        described = {t.id: self.describe(t) for t in front}
+        text = front_table(rows, [(o.name, o.direction, o.unit) for o in self.objectives], described=described) + "\n"
         if constants:
-            told = ", ".join(f"{name} {value:,.4g}" for name, value in constants.items())
+            told = ", ".join(f"{name} {number(value)}" for name, value in constants.items())
             text += f"\nthe same for every candidate ({self.config.deploy}, {self.config.serve_dtype}): {told}\n"
         return text
 

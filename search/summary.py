@@ -115,11 +115,11 @@ def report_data(run: Run) -> ReportData:
     return ReportData(
         title=f"{head['space']} on {Path(head['base']['name']).name}",
         objectives=[(o.name, o.direction, o.unit) for o in run.objectives],
-        trials=[t.to_json() for t in run.trials],
+        trials=run.records(run.trials),
         front=[t.id for t in front],
         verdict=run.verdict,
         task=run.config.task or "",
-        base=head["base"]["name"],
+        base=head["base"]["name"] if run.config.base else "digits_vit, which ships with archrank",
         data=head["data"]["name"],
         device=", ".join(head["deploy"]["devices"]),
         chosen=chosen,
