@@ -53,6 +53,7 @@ class RunConfig:
     strategy: str = _flag("nsga2", "how", "see `search list strategies`")
     policy: str = _flag("mixed", "how", "how ranks are drawn while the supernet trains: `search list policies`")
     trials: int = _flag(200, "how", "candidates priced with the supernet")
+    eval_rows: int = _flag(512, "how", "validation rows that price a candidate; later stages read all")
     finalists: int = _flag(6, "how", "candidates that get the full fine-tune")
     train_steps: int | None = _flag(None, "how", "steps of one full fine-tune; the supernet trains three times as long")
     batch_size: int | None = _flag(None, "how", "rows of a training step")
@@ -96,6 +97,7 @@ _AT_LEAST: dict[str, float] = {
     "serve_seq": 1,
     "max_length": 2,
     "trials": 1,
+    "eval_rows": 1,
     "finalists": 0,
     "train_steps": 1,
     "batch_size": 1,

@@ -77,17 +77,21 @@ class Job:
         return self.task.row_losses(logits, batch).mean()
 
     def score(self, net: Elastic, split: str, ranks: Mapping[str, int] | None = None) -> dict[str, float]:
-        """Mean loss and accuracy over a split; `ranks`: of that sub-network of a supernet, None: of the net as it
-        is.
+        """Mean loss and accuracy over a split.
+
+        `ranks`: of that sub-network of a supernet, on `--eval-rows` rows that are the same for all; None: of the net
+        as it is, on all rows.
         """
         device = next(net.base.parameters()).device
         spectrum = None if ranks is None else net.spectrum_of(ranks).to(device)
-        rows = self.data.size(split)
+        index = np.arange(self.data.size(split))
+        if ranks is not None and len(index) > self.config.eval_rows:
+            index = np.sort(np.random.default_rng(0).permutation(len(index))[: self.config.eval_rows])
         loss = correct = count = 0.0
         net.eval()
         with torch.no_grad():
-            for low in range(0, rows, EVALUATION_ROWS):
-                batch = self.data.batch(split, np.arange(low, min(rows, low + EVALUATION_ROWS)))
+            for low in range(0, len(index), EVALUATION_ROWS):
+                batch = self.data.batch(split, index[low : low + EVALUATION_ROWS])
                 inputs = {k: v.to(device) for k, v in batch.items()}
                 labels = inputs.pop("labels")
                 logits = _logits(net(spectrum=spectrum, **inputs))

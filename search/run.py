@@ -51,7 +51,7 @@ def start(config: RunConfig) -> Run:
     with RunLock(path):
         # the copy first: a folder with a config.toml can be resumed, whatever happens next
         write_atomic(path / "space.lark", job.space.text.encode())
-        write_atomic(path / "config.toml", write_toml(job.config).encode())
+        write_atomic(path / "config.toml", write_toml(replace(job.config, out=None)).encode())
         return _Phases(job, path).all()
 
 

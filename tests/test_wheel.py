@@ -1,4 +1,4 @@
-"""The wheel: everything under one name, data files in it, no top-level package that would overwrite another's, and it starts."""
+"""The wheel: one name, data files in it, no top-level package that would overwrite another's, and it starts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_everything_lies_under_archrank(wheel: Path) -> None:
 
 
 def test_it_starts_beside_a_foreign_kernels_package(wheel: Path, tmp_path: Path) -> None:
-    """In an environment of its own: dependencies come from here, so that nothing is downloaded; a foreign `kernels` stays what it was."""
+    """In an environment of its own; dependencies come from this one, so that nothing is downloaded."""
     home = tmp_path / "env"
     venv.create(home, with_pip=False, symlinks=True)
     [site] = (home / "lib").glob("python*/site-packages")
