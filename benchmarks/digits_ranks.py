@@ -2,14 +2,18 @@
 training steps.
 
     python benchmarks/digits_ranks.py --seeds 5 --out benchmarks/results/digits_ranks.json [--methods search,uniform]
-    [--train-steps 400]
 
 Every method spends 15 · N training steps in all and is run at the same learning rates; the rate is chosen on
-validation loss, as is every candidate; the test rows are read for what was chosen. `search` is the default job
-(supernet 3 N, re-ranking 6 N, six finalists of N); `random` is the same job with the strategy `random`; `uniform` five
-ranks of 3 N each; `scatter` 15 random allocations of N; `adalora` PEFT's, four targets of 3.75 N, initial rank 1.5 ×
-target. A result is, for each seed, the hypervolume of (validation-selected) test loss × log2(adapter parameters), and
-the test accuracy of the best candidate within 12.5, 25, 50 and 100 % of the uniform r_max budget.
+validation loss, as is every candidate; the test rows are read for what was chosen.
+
+- `search`: the default job; in its own full fine-tunes: supernet 2, re-ranking 3, finalists 6.
+- `random`: the same job with the strategy `random`.
+- `uniform`: ranks 1, 2, 4, 8, 16, each trained for 3 N steps.
+- `scatter`: 15 random allocations of N steps.
+- `adalora`: PEFT's, four targets of 3.75 N steps, initial rank 1.5 × target.
+
+A result is, for each seed, the hypervolume of (validation-selected) test loss × log2(adapter parameters), and the test
+accuracy of the best candidate within 12.5, 25, 50 and 100 % of the uniform r_max budget.
 """
 
 from __future__ import annotations
@@ -81,7 +85,8 @@ def searched(strategy: str) -> Callable[[int, int, float], list[Point]]:
 
     def run(seed: int, steps: int, rate: float) -> list[Point]:
         with tempfile.TemporaryDirectory() as folder:
-            done = start(RunConfig(seed=seed, train_steps=steps, lr=rate, strategy=strategy, out=f"{folder}/run"))
+            full = round(15 * steps / 11)
+            done = start(RunConfig(seed=seed, train_steps=full, lr=rate, strategy=strategy, out=f"{folder}/run"))
             finals = [t for t in done.trials if t.stage == "final" and t.state == "done"]
             return [
                 {

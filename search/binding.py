@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from archrank import grammar
+from archrank.search.errors import NothingFeasible
 from archrank.search.expression import Constraint, parse_where
 
 __all__ = ["bound_space", "tightened"]
@@ -35,4 +36,6 @@ def tightened(space: grammar.Space, where: Iterable[str | Constraint]) -> gramma
                 high = min(high, c.value - (1 if c.op == "<" else 0))
             if c.op in (">=", ">", "=="):
                 low = max(low, c.value + (1 if c.op == ">" else 0))
+    if high < low:
+        raise NothingFeasible(f"no candidate meets {' and '.join(map(str, constraints))}: adapter_params starts at 0")
     return space.within(adapter_params=(low, high)) if (low, high) != (0.0, float("inf")) else space

@@ -21,7 +21,7 @@ from archrank.search.trial import Trial
 __all__ = ["RERANK_SEEDS", "Trial", "budget_edges", "rerank_steps", "to_finish", "to_rerank", "weights_of"]
 
 RERANK_SEEDS = 2
-RERANK_SHARE = 1 / 4  # of one full fine-tune: 150 of 600 steps in the pilot
+RERANK_SHARE = 1 / 8  # of one full fine-tune, on each of the seeds
 
 
 def rerank_steps(train_steps: int) -> int:
@@ -39,7 +39,8 @@ def budget_edges(space: grammar.Space, shapes: Mapping[str, tuple[int, int]]) ->
     top: float = sum(min(max(space.ranks), *shape) * sum(shape) for shape in shapes.values())
     low, high = space.floors.get("adapter_params", 0.0), space.bounds.get("adapter_params", math.inf)
     top = min(top, high)
-    bottom = max(low, min(sum(s) for s in shapes.values()))
+    cheapest = min(sum(s) for s in shapes.values())
+    bottom = max(low, cheapest if cheapest < top else 0)
     first = max(bottom, per_rank / 2)
     octaves = max(1, math.ceil(math.log2(max(2.0, top / first)) - 1e-9))
     inner = [top / 2**k for k in range(octaves, 0, -1) if top / 2**k > bottom]

@@ -55,7 +55,7 @@ class RunConfig:
     trials: int = _flag(200, "how", "candidates priced with the supernet")
     eval_rows: int = _flag(512, "how", "validation rows that price a candidate; later stages read all")
     finalists: int = _flag(6, "how", "candidates that get the full fine-tune")
-    train_steps: int | None = _flag(None, "how", "steps of one full fine-tune; the supernet trains three times as long")
+    train_steps: int | None = _flag(None, "how", "steps of one full fine-tune; the supernet trains twice as long")
     batch_size: int | None = _flag(None, "how", "rows of a training step")
     lr: float | None = _flag(None, "how", "peak learning rate of AdamW")
     accumulate: int = _flag(1, "how", "parts a training batch is split into (gradient accumulation)")

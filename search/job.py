@@ -31,7 +31,9 @@ from archrank.supernet.tracing import trace
 
 __all__ = ["Job", "new_parameters", "prepare"]
 
-SUPERNET_RUNS = 3  # the supernet trains this many times one full fine-tune: K ≥ 3 in the pilot's evidence
+# The supernet trains this many times one full fine-tune. The pilot advised 3 or more; at equal total steps, 2 and
+# longer finalists were measured to be better spent (docs/supernet.md).
+SUPERNET_RUNS = 2
 EVALUATION_ROWS = 256  # rows of one evaluation batch
 TINY = 1_000_000  # parameters below which threads wait for each other longer than they compute
 

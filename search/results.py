@@ -122,7 +122,8 @@ class Run:
             return self.trial(int(which))
         front = self.front(where)
         if not len(front):
-            raise NothingFeasible("nothing meets the constraints: there is no point to extract")
+            asked = " and ".join([*self.config.where, *([where] if isinstance(where, str) else where)])
+            raise NothingFeasible(f"no finished trial meets {asked or 'the run'}: there is nothing to extract")
         return front.pick(which)
 
     @cached_property

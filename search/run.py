@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from archrank.search.job import SUPERNET_RUNS, Job, new_parameters, prepare
 from archrank.search.pareto import Scale
 from archrank.search.progress import Progress, open_progress
 from archrank.search.results import Run, open_run
-from archrank.search.storage import Log, RunLock, write_atomic
+from archrank.search.storage import Log, RunLock, StorageError, write_atomic
 from archrank.search.strata import Strata
 from archrank.search.study import Study
 from archrank.supernet.checkpoint import Checkpoint, adapter_tensors, load_adapters, load_tensors, save_tensors
@@ -108,12 +108,22 @@ class _Phases:
             except Interrupted as stop:
                 stop.args = (f"{stop}; go on with: search resume {self.path}",)
                 raise
+            except OSError as error:
+                raise StorageError(
+                    f"cannot write to {self.path}: {error.strerror or error}; every finished evaluation is kept. "
+                    f"Free some space, then go on with: search resume {self.path}"
+                ) from error
             finally:
-                self.log.event({"event": "session", "seconds": round(time.monotonic() - self.started, 3)})
-                self.log.close()
+                self._close()
         run = open_run(self.path)
         summary.write_report(run)
         return run
+
+    def _close(self) -> None:
+        """Notes this session's seconds; on a full disk that note is the one thing that may be lost."""
+        with suppress(StorageError):
+            self.log.event({"event": "session", "seconds": round(time.monotonic() - self.started, 3)})
+        self.log.close()
 
     # -- phases -----------------------------------------------------------------------------------------------------
 

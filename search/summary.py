@@ -72,7 +72,8 @@ def verdict(run: Run) -> str:
     largest = float(run.event("reference").get("r_max", {}).get("adapter_params", 0))
     share = f" ({knee.values['adapter_params'] / largest:.0%} of a uniform r_max)" if largest else ""
     return (
-        f"{len(front)} points ({', '.join(stages)} values): best {quality} {best.values[quality]:.3g} with "
+        f"{len(front)} point{'s' if len(front) > 1 else ''} ({', '.join(stages)} values): "
+        f"best {quality} {best.values[quality]:.3g} with "
         f"{best.values['adapter_params']:,.0f} adapter parameters; the knee "
         f"has {quality} {knee.values[quality]:.3g} with "
         f"{knee.values['adapter_params']:,.0f}{share}."
