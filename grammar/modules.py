@@ -72,7 +72,8 @@ def _other_name(text: str, ends: Sequence[str]) -> str:
     for word in nearest(text, [word for group in _SYNONYMS for word in group if len(word) > 2]):
         here = [end for group in _SYNONYMS if word in group for end in ends if end in group]
         if here:
-            return f"did you mean {word}? This base calls it {' or '.join(here)}. "
+            asked = "" if word == text else f"did you mean {word}? "
+            return f"{asked}This base calls it {' or '.join(here)}. "
     return ""
 
 
