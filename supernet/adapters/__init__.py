@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import pkgutil
-from importlib import import_module
-
-from archrank.grammar import nearest
 from archrank.supernet.adapters.base import AdapterFamily
+from archrank.supernet.registry import first_line, module_of, names_in
 
 __all__ = ["AdapterFamily", "FamilyError", "available", "load", "summary"]
 
@@ -17,20 +14,16 @@ class FamilyError(ValueError):
 
 def available() -> list[str]:
     """The families there are, by name."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+    return names_in(__path__)
 
 
 def load(name: str) -> type[AdapterFamily]:
-    """The class of one family; FamilyError names the choices."""
-    if name not in available():
-        near = nearest(name, available())
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise FamilyError(f"no adapter family {name!r}; {hint}there are: {', '.join(available())}")
-    module = import_module(f"{__name__}.{name}")
-    family: type[AdapterFamily] = getattr(module, module.__all__[0])
-    return family
+    """The class of one; FamilyError names the choices."""
+    module = module_of(__name__, __path__, name, "adapter family", FamilyError)
+    found: type[AdapterFamily] = getattr(module, module.__all__[0])
+    return found
 
 
 def summary(name: str) -> str:
-    """One line about a family: the first of its file's docstring."""
-    return (import_module(f"{__name__}.{name}").__doc__ or "").strip().splitlines()[0]
+    """One line about a family."""
+    return first_line(module_of(__name__, __path__, name, "adapter family", FamilyError))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import pkgutil
-from importlib import import_module
-
-from archrank.grammar import nearest
 from archrank.supernet.policies.base import Policy
+from archrank.supernet.registry import first_line, module_of, names_in
 
 __all__ = ["Policy", "PolicyError", "available", "load", "summary"]
 
@@ -17,20 +14,16 @@ class PolicyError(ValueError):
 
 def available() -> list[str]:
     """The policies there are, by name."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base")
+    return names_in(__path__)
 
 
 def load(name: str) -> type[Policy]:
-    """The class of one policy; PolicyError names the choices."""
-    if name not in available():
-        near = nearest(name, available())
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise PolicyError(f"no policy {name!r}; {hint}there are: {', '.join(available())}")
-    module = import_module(f"{__name__}.{name}")
-    policy: type[Policy] = getattr(module, module.__all__[0])
-    return policy
+    """The class of one; PolicyError names the choices."""
+    module = module_of(__name__, __path__, name, "policy", PolicyError)
+    found: type[Policy] = getattr(module, module.__all__[0])
+    return found
 
 
 def summary(name: str) -> str:
-    """One line about a policy: the first of its file's docstring."""
-    return (import_module(f"{__name__}.{name}").__doc__ or "").strip().splitlines()[0]
+    """One line about a policy."""
+    return first_line(module_of(__name__, __path__, name, "policy", PolicyError))
