@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from archrank import grammar
-from archrank.search.pareto import Scale
+from archrank.search.objective import Objective
 from archrank.search.selection import spread
 from archrank.search.strata import Strata
 from archrank.search.trial import Trial
@@ -47,16 +47,16 @@ def budget_edges(space: grammar.Space, shapes: Mapping[str, tuple[int, int]]) ->
     return [bottom, *inner, top]
 
 
-def to_rerank(trials: Sequence[Trial], strata: Strata, scale: Scale, finalists: int) -> list[Trial]:
+def to_rerank(trials: Sequence[Trial], strata: Strata, objectives: Sequence[Objective], finalists: int) -> list[Trial]:
     """Two candidates for each finalist wanted, the strata in turn."""
     pool = [t for t in trials if t.stage == "inherited" and t.state == "done"]
-    return spread(strata.groups(pool), 2 * finalists, scale.points, scale.reference)
+    return spread(strata.groups(pool), 2 * finalists, objectives)
 
 
-def to_finish(trials: Sequence[Trial], strata: Strata, scale: Scale, finalists: int) -> list[Trial]:
+def to_finish(trials: Sequence[Trial], strata: Strata, objectives: Sequence[Objective], finalists: int) -> list[Trial]:
     """The finalists, by re-ranked values, the strata in turn."""
     pool = [t for t in trials if t.stage == "reranked" and t.state == "done"]
-    return spread(strata.groups(pool), finalists, scale.points, scale.reference)
+    return spread(strata.groups(pool), finalists, objectives)
 
 
 def weights_of(run: Path, trial: int) -> Path:

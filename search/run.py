@@ -203,14 +203,14 @@ class _Phases:
         """The best of each stratum, fine-tuned for a while from inherited weights on two seeds: this makes budgets
         comparable.
         """
-        chosen = candidates.to_rerank(self.study.trials, self.strata, self._scaled(), self.job.config.finalists)
+        chosen = candidates.to_rerank(self.study.trials, self.strata, self.job.objectives, self.job.config.finalists)
         self._tune_all(
             "rerank", "reranked", chosen, candidates.rerank_steps(self.job.train_steps), candidates.RERANK_SEEDS
         )
 
     def _finalists(self) -> None:
         """The full fine-tune; the test split is read here, once for each finalist, after its selection."""
-        chosen = candidates.to_finish(self.study.trials, self.strata, self._scaled(), self.job.config.finalists)
+        chosen = candidates.to_finish(self.study.trials, self.strata, self.job.objectives, self.job.config.finalists)
         self._tune_all("finalists", "final", chosen, self.job.train_steps, 1)
 
     def _tune_all(self, phase: str, stage: str, chosen: list[candidates.Trial], steps: int, seeds: int) -> None:

@@ -1,46 +1,27 @@
-"""Which candidates go on to the next stage: those that together cover the most hypervolume, a budget stratum at a
-time.
-"""
+"""Which candidates go on to the next stage: the best of each budget stratum, the strata in turn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from archrank.search.pareto import hypervolume
+from archrank.search.objective import Objective
 from archrank.search.trial import Trial
 
-__all__ = ["spread", "top_by_hypervolume"]
-
-Points = Callable[[Sequence[Trial]], NDArray[np.float64]]
+__all__ = ["by_quality", "spread"]
 
 
-def top_by_hypervolume(trials: Sequence[Trial], n: int, points: Points, reference: NDArray[np.float64]) -> list[Trial]:
-    """Greedy: the next trial is the one that adds most hypervolume to those taken; ties and zero gains by the first
-    objective, then by id.
+def by_quality(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """Best first by the first objective, ties by the others, then by id.
 
-    points: trials -> (trials, objectives), minimised.
+    Not by hypervolume: its gain is measured against the bare base, so far away that the cheapest candidate of a stratum
+    would nearly always win, and every finalist would sit just above a stratum's lower edge (it was tried).
     """
-    left, taken = sorted(trials, key=lambda t: t.id), list[Trial]()
-    while left and len(taken) < n:
-        held = hypervolume(points(taken), reference) if taken else 0.0
-        gains = [hypervolume(points([*taken, t]), reference) - held for t in left]
-        first = points(left)[:, 0]
-        best = min(range(len(left)), key=lambda i: (-round(gains[i], 12), first[i], left[i].id))
-        taken.append(left.pop(best))
-    return taken
+    return sorted(trials, key=lambda t: (*(o.sign * t.values[o.name] for o in objectives), t.id))
 
 
-def spread(groups: Sequence[Sequence[Trial]], n: int, points: Points, reference: NDArray[np.float64]) -> list[Trial]:
-    """`n` trials: the best of each group (stratum) in turn while they last, each picked by hypervolume within its
-    group.
-    """
-    queues = [top_by_hypervolume(group, n, points, reference) for group in groups]
-    chosen: list[Trial] = []
-    for place in range(n):
-        for queue in queues:
-            if place < len(queue) and len(chosen) < n:
-                chosen.append(queue[place])
-    return chosen
+def spread(groups: Sequence[Sequence[Trial]], n: int, objectives: Sequence[Objective]) -> list[Trial]:
+    """`n` trials: the best of each group, then the second best of each, and so on."""
+    queues = [by_quality(group, objectives) for group in groups]
+    longest = max((len(q) for q in queues), default=0)
+    in_turn = [queue[place] for place in range(longest) for queue in queues if place < len(queue)]
+    return in_turn[:n]

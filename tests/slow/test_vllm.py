@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,19 +51,36 @@ def vllm_python() -> str:
     return python
 
 
-def test_vllm_serves_mixed_ranks_as_peft_answers(
-    tiny: Callable[[str], nn.Module], vllm_python: str, tmp_path: Path
-) -> None:
+def llama() -> nn.Module:
+    """A tiny Llama with grouped-query attention whose heads are as wide as vLLM's CPU kernels ask for."""
+    import transformers
+
+    config = transformers.LlamaConfig(
+        vocab_size=64,
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.15,
+        max_position_embeddings=64,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return transformers.LlamaForCausalLM(config).eval()
+
+
+def test_vllm_serves_mixed_ranks_as_peft_answers(vllm_python: str, tmp_path: Path) -> None:
     import peft
     import transformers
 
-    model = tiny("llama")
+    model = llama()
     model.save_pretrained(tmp_path / "base")  # type: ignore[operator]
     net = elastic(model, "lora_ranks", r_max=16)
     g = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for p in net.adapters.parameters():
-            p.normal_(0, 0.15, generator=g)
+            p.normal_(0, 0.05, generator=g)
     rng = np.random.default_rng(1)
     ranks = {name: int(rng.choice([0, 1, 2, 4, 8, 16])) for name in net.names}
     sub = SubNetwork(model, net.extract(ranks).factors, Home(str(tmp_path / "base"), "CAUSAL_LM"))
