@@ -85,7 +85,8 @@ class Elastic(nn.Module):
         self._targets = [base.get_submodule(name) for name in self.names]
         self.r_max = max((a.rank for a in store.values()), default=1)
         self._selected: Tensor | None = None
-        self._running: Tensor | None = None
+        # shared with slices: the net and spectrum of the last forward, which a checkpointed layer is recomputed under
+        self._live: list[tuple[Elastic, Tensor | None]] = [(self, None)]
         device = next(base.parameters()).device
         self.adapters.to(device)
 
@@ -146,8 +147,9 @@ class Elastic(nn.Module):
         """The base's own output with the adapters added; `spectrum` `(samples | 1, modules, r_max)` goes before what
         `select` set.
         """
-        self._running = self._selected if spectrum is None else spectrum
-        with self.attached(self._running):
+        spectrum = self._selected if spectrum is None else spectrum
+        self._live[0] = (self, spectrum)
+        with self.attached(spectrum):
             answer: object = self.base(**inputs)
         return answer
 
@@ -178,7 +180,8 @@ class Elastic(nn.Module):
             )
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            return nullcontext(), self.attached(self._running)
+            net, spectrum = self._live[0]
+            return nullcontext(), net.attached(spectrum)
 
         enable(gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": contexts})
 
@@ -186,7 +189,9 @@ class Elastic(nn.Module):
 
     def sliced(self, config: Config) -> Elastic:
         """A stand-alone net of the sub-network's components over the same base: what a fine-tune trains."""
-        return Elastic(self.base, {n: self._adapter(n).sliced(r) for n, r in self.ranks(config).items()}, self.space)
+        small = Elastic(self.base, {n: self._adapter(n).sliced(r) for n, r in self.ranks(config).items()}, self.space)
+        small._live = self._live
+        return small
 
     def extract(self, config: Config) -> SubNetwork:
         """The sub-network to take home: `.module`, `.save_pretrained`, `.save_merged`."""

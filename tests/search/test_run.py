@@ -232,6 +232,16 @@ def test_a_loss_constraint_makes_trials_infeasible(tmp_path: Path) -> None:
     assert {t.state for t in ar.open(tmp_path / "r").trials} == {"infeasible"}
 
 
+def test_a_bf16_base_with_checkpointing_and_accumulation(tmp_path: Path) -> None:
+    run = ar.run(
+        "lora_ranks", compute_dtype="bf16", gradient_checkpointing=True, accumulate=2, hw="cpu", deploy="unmerged",
+        out=tmp_path / "r", trials=6, train_steps=6, finalists=1,
+    )  # fmt: skip
+    final = next(t for t in run.trials if t.stage == "final")
+    assert run.extract(final).adapter_params == final.values["adapter_params"]
+    assert len({t.values["latency_ms"] for t in run.trials}) > 1
+
+
 def test_keywords_are_checked() -> None:
     with pytest.raises(ConfigError, match=r"run\(\) has no keyword 'trails'; did you mean trials\?"):
         ar.run("lora_ranks", trails=3)

@@ -144,6 +144,23 @@ def test_gradient_checkpointing_recomputes_under_the_same_ranks(tiny: Make, kind
         torch.testing.assert_close(plain, recomputed, atol=1e-6, rtol=1e-5)
 
 
+def test_a_slice_of_a_checkpointed_net_recomputes_its_own_adapters(tiny: Make, kind: str) -> None:
+    grads = []
+    for checkpointing in (False, True):
+        net = scrambled(tiny(kind))
+        if checkpointing:
+            net.enable_gradient_checkpointing()
+        net.base.requires_grad_(False)
+        small = net.sliced(mixed_ranks(net, 4)).train()
+        for m in net.base.modules():
+            if isinstance(m, nn.Dropout):
+                m.p = 0.0
+        small(**inputs_of(kind)).logits.square().mean().backward()  # type: ignore[attr-defined]
+        grads.append([p.grad.clone() for p in small.adapters.parameters()])  # type: ignore[union-attr]
+    for plain, recomputed in zip(*grads, strict=True):
+        torch.testing.assert_close(plain, recomputed, atol=1e-6, rtol=1e-5)
+
+
 def test_evaluate_is_the_plain_loop_and_leaves_the_net_as_it_was(tiny: Make) -> None:
     net = scrambled(tiny("bert"))
     g = torch.Generator().manual_seed(0)
