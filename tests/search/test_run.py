@@ -251,3 +251,196 @@ def test_threads_and_numbers_of_the_config_reach_the_run(run: Run) -> None:
     assert run.config.threads == 1
     assert run.config.lr == 0.01
     assert np.isfinite(run.seconds)
+
+
+def copied(run: Run, folder: Path) -> Path:
+    return Path(shutil.copytree(run.path, folder))
+
+
+def test_extract_touches_nothing_of_the_user(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.new").mkdir()
+    (tmp_path / "a.new" / "mine.txt").write_text("precious")
+    assert main(["extract", str(run.path), "--pick", "best:loss", "--out", str(tmp_path / "a")]) == 0
+    assert (tmp_path / "a.new" / "mine.txt").read_text() == "precious"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["extract", str(run.path), "--pick", "best:loss", "--out", "."]) == 0
+    there = {p.name for p in (tmp_path / "here").iterdir()}
+    assert there == {p.name for p in (tmp_path / "a").iterdir()} >= {"adapter_config.json", "README.md"}
+    assert {p.name for p in tmp_path.iterdir()} == {"a", "a.new", "here"}
+    capsys.readouterr()
+    assert main(["extract", str(run.path), "--out", str(tmp_path / "a" / "README.md" / "x")]) == 2
+    assert "cannot be made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("pick", "message"),
+    [
+        ("²", "cannot pick '²'"),
+        ("1" * 30, "no feasible trial"),
+        ("-1", "cannot pick '-1'"),
+        ("bst:loss", "did you mean best?"),
+        ("best:los", "did you mean loss?"),
+        ("within:200%", "must be between 0% and 100%"),
+        ("within:few", "within:few"),
+    ],
+)
+def test_picks_that_cannot_be_read(
+    run: Run, tmp_path: Path, pick: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["extract", str(run.path), "--pick", pick, "--out", str(tmp_path / "x")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_base_or_data_that_changed_is_refused(
+    tmp_path: Path, text_base: Path, text_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, data, out = (tmp_path / n for n in ("base", "data", "r"))
+    shutil.copytree(text_base, base)
+    shutil.copytree(text_data, data)
+    flags = ["--base", str(base), "--data", str(data), "--task", "text-classification", "--trials", "4"]
+    call = ["run", "lora_ranks", *flags, "--train-steps", "4", "--finalists", "1", "--out", str(out), "--json"]
+    assert main(call) == 0
+    told = json.loads(capsys.readouterr().out)
+    final = next(t for t in told["front"] if t["stage"] == "final")
+    sub = ar.open(out).extract(final["id"])
+    assert sub.adapter_params == final["values"]["adapter_params"], "a new head is no adapter parameter"
+
+    log = out / "trials.jsonl"
+    log.write_text("".join(line for line in log.read_text().splitlines(True) if '"end"' not in line))
+    (data / "train.csv").write_text((data / "train.csv").read_text() + "ba be bi,1\n")
+    assert main(["resume", str(out)]) == 2
+    assert f"--data {data} is not what this run began with" in capsys.readouterr().err
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(base / "model.safetensors")
+    save_file({k: v + 1 for k, v in weights.items()}, base / "model.safetensors", metadata={"format": "pt"})
+    assert main(["resume", str(out)]) == 2
+    assert f"--base {base} is not what this run began with" in capsys.readouterr().err
+    assert main(["extract", str(out), "--pick", str(final["id"]), "--out", str(tmp_path / "a")]) == 2
+    assert "an adapter fits its own base only" in capsys.readouterr().err
+
+
+def test_a_log_without_a_runs_header(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = copied(run, tmp_path / "d") / "trials.jsonl"
+    lines = log.read_text().splitlines(True)
+    for header, message in (
+        ('{"schema": 1}\n', "the header lacks seed, versions"),
+        ('{"schema": 2}\n', "a newer archrank wrote it: update this one"),
+        ("nothing\n", "no header of a log"),
+    ):
+        log.write_text(header + "".join(lines[1:]))
+        for command in ("front", "resume", "report"):
+            assert main([command, str(tmp_path / "d")]) == 2
+            told = capsys.readouterr().err
+            assert "trials.jsonl:1: " in told
+            assert message in told
+
+
+def test_a_report_goes_to_a_file(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(run.path), "--out", str(tmp_path)]) == 2
+    assert "is a folder; name the file" in capsys.readouterr().err
+    lost = copied(run, tmp_path / "d")
+    (lost / "report.html").unlink()
+    assert main(["resume", str(lost), "--json"]) == 0
+    assert (lost / "report.html").exists(), "a run that ended between its last line and its report"
+
+
+def test_where_may_name_what_the_first_trial_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A candidate that is too dear is priced and not evaluated: it has no loss."""
+    tiny = ["--trials", "6", "--train-steps", "4", "--finalists", "1", "--out", str(tmp_path / "r")]
+    call = ["run", "lora_ranks", "--hw", "a100", "--deploy", "vllm", "--where", "loss <= 50"]
+    assert main([*call, "--where", "latency_ms <= 0.25", *tiny]) == 3
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err
+    assert "No candidate meets the constraints: 6 evaluations" in told.out
+    assert "does not meet latency_ms <= 0.25" in told.out
+    assert "search extract" not in told.out
+    assert main(["front", str(tmp_path / "r"), "--where", "loss <= 3", "--json"]) == 3
+    assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_run_whose_every_trial_fails_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from archrank.search.job import Job
+
+    right = Job.score
+    calls = iter(range(1000))
+
+    def score(self: Job, net: Any, split: str, ranks: Any = None) -> dict[str, float]:
+        values = right(self, net, split, ranks)
+        return values if next(calls) < 2 else {**values, "loss": float("nan")}  # the reference point has numbers
+
+    monkeypatch.setattr(Job, "score", score)
+    out = tmp_path / "r"
+    assert main(["run", "lora_ranks", "--trials", "3", "--train-steps", "4", "--out", str(out)]) == 1
+    assert "search: Every one of 3 evaluations failed; the first: loss is nan." in capsys.readouterr().err
+
+
+def test_one_objective(tmp_path: Path) -> None:
+    run = ar.run("lora_ranks", objective="loss", out=tmp_path / "r", trials=5, train_steps=4, finalists=1)
+    [only] = run.front()
+    assert only.id == run.front().knee().id == run.front().best("loss").id
+
+
+def test_a_space_file_is_found_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = ["--trials", "3", "--train-steps", "2", "--finalists", "0", "--json"]
+    shutil.copy(ar.spaces.path("lora_ranks"), tmp_path / "mine.lark")
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "mine.lark", *tiny, "--out", "r"]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["run", "--config", str(tmp_path / "r" / "config.toml"), "--out", "again", "--json"]) == 0
+    first, again = ar.open(tmp_path / "r"), ar.open("again")
+    assert [(t.text, t.values) for t in again.trials] == [(t.text, t.values) for t in first.trials]
+
+
+def test_runs_without_out_take_the_next_free_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "7").mkdir(parents=True)
+    run = ar.run("lora_ranks", trials=2, train_steps=2, finalists=0)
+    assert run.path == Path("runs/8")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"trials": "8"}, r"run\(trials=…\): '8' must be int"),
+        ({"trials": 2.5}, r"run\(trials=…\): 2\.5 must be int"),
+        ({"where": 3}, r"run\(where=…\): 3 must be a list of str"),
+        ({"lr": "x"}, r"run\(lr=…\): 'x' must be float"),
+        ({"hw": Path("a.toml")}, "a.toml"),
+        ({"gradient_checkpointing": 1}, r"run\(gradient_checkpointing=…\): 1 must be bool"),
+    ],
+)
+def test_keywords_of_a_wrong_type(flags: dict[str, object], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        ar.run("lora_ranks", out=tmp_path / "r", **flags)
+
+
+def test_numpy_numbers_and_none_are_keywords_too(tmp_path: Path) -> None:
+    run = ar.run(
+        "lora_ranks", trials=np.int64(2), train_steps=np.int32(2), lr=np.float64(0.01), finalists=0, base=None,
+        out=tmp_path / "r",
+    )  # fmt: skip
+    assert (run.config.trials, run.config.lr, run.config.base) == (2, 0.01, None)
+
+
+def test_a_module_saved_from_python(run: Run, tmp_path: Path) -> None:
+    import peft
+    import transformers
+
+    trial = run.front().best("loss")
+    sub = run.extract(trial)
+    sub.save_pretrained(tmp_path / "peft")
+    sub.save_merged(tmp_path / "merged")
+    rows = torch.from_numpy(digits.load("digits-rotated")[0]["validation"]["image"][:8])
+    cls = transformers.AutoModelForImageClassification
+    adapted = peft.PeftModel.from_pretrained(cls.from_pretrained(EMBEDDED), tmp_path / "peft").eval()
+    with torch.no_grad():
+        truth = sub.module(pixel_values=rows).logits
+        for model in (adapted, cls.from_pretrained(tmp_path / "merged").eval()):
+            assert torch.allclose(model(pixel_values=rows).logits, truth, atol=1e-5)
