@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import fields
-from numbers import Integral, Real
 from pathlib import Path
 
 from archrank.grammar import nearest
-from archrank.search.config import ConfigError, RunConfig, checked_value, value_type
+from archrank.search.config import ConfigError, RunConfig, value_type
 from archrank.search.results import Run, open_run
 
 __all__ = ["open_run", "run"]
@@ -28,19 +26,9 @@ def run(space: str | Path, **flags: object) -> Run:
         if name not in known:
             near = nearest(name, list(known))
             raise ConfigError(f"run() has no keyword {name!r}{f'; did you mean {near[0]}?' if near else ''}")
-        if value is None:
-            continue  # as if it were not given
         _, several = value_type(known[name])
-        many = [*value] if several and isinstance(value, Iterable) and not isinstance(value, str | Path) else [value]
-        plain = [_plain(v) for v in many]
-        values[name] = checked_value(f"run({name}=…): ", known[name], plain if several else plain[0])
+        if several:
+            values[name] = (value,) if isinstance(value, str) else tuple(value)  # type: ignore[arg-type]
+        else:
+            values[name] = str(value) if isinstance(value, Path) else value
     return start(RunConfig(space=str(space), **values))  # type: ignore[arg-type]
-
-
-def _plain(value: object) -> object:
-    """A path as text, numpy's numbers as Python's."""
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return value
-    return int(value) if isinstance(value, Integral) else float(value)

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 from archrank import grammar
-from archrank.search.config import ConfigError
 from archrank.search.errors import NothingFeasible
 from archrank.search.expression import Constraint, parse_where
 
-__all__ = ["bound_space", "in_words", "tightened"]
-
-
-@contextmanager
-def in_words(space: grammar.Space) -> Iterator[None]:
-    """What the grammar refuses in Python's plain words becomes a message that names the space."""
-    try:
-        yield
-    except ValueError as error:
-        if type(error) is not ValueError:
-            raise
-        raise ConfigError(f"{space.path or space.name}: {error}") from None
+__all__ = ["bound_space", "tightened"]
 
 
 def bound_space(space: grammar.Space, *, base: str | None, target_modules: str | None) -> grammar.Space:
@@ -34,9 +21,7 @@ def bound_space(space: grammar.Space, *, base: str | None, target_modules: str |
         return space
     from archrank.supernet.base import module_shapes
 
-    shapes = module_shapes(base, target_modules or space.target_modules or "all-linear")
-    with in_words(space):
-        return space.bind(shapes)
+    return space.bind(module_shapes(base, target_modules or space.target_modules or "all-linear"))
 
 
 def tightened(space: grammar.Space, where: Iterable[str | Constraint]) -> grammar.Space:

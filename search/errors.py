@@ -20,8 +20,7 @@ class ExportError(RuntimeError):
 def exit_code_of(error: BaseException) -> int | None:
     """The exit code for an error that a message explains; None for a defect of ours, whose traceback is wanted.
 
-    Every error class of archrank that is a ValueError speaks of bad input; an OSError that got here (a full disk, a
-    folder without permission) of the machine.
+    Every error class of archrank that is a ValueError speaks of bad input.
     """
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & {"NothingFeasible", "EmptySpaceError"}:
@@ -30,7 +29,7 @@ def exit_code_of(error: BaseException) -> int | None:
         return 4
     if names & {"Interrupted"}:
         return int(getattr(error, "code", 130))
-    if isinstance(error, (RunError, OSError)) or names & {"StorageError", "NonFiniteLoss", "OutOfMemoryError"}:
+    if isinstance(error, RunError) or names & {"StorageError", "NonFiniteLoss"}:
         return 1
     if isinstance(error, ValueError) and type(error).__module__.startswith("archrank."):
         return 2

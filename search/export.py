@@ -4,9 +4,7 @@ that it is there.
 
 from __future__ import annotations
 
-import os
 import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,11 +80,6 @@ def extract(run: Run, trial: Trial | int) -> SubNetwork:
         )
     config = run.config
     base = load_base(config.base, config.task, label_names=run.labels, seed=config.seed)
-    if base.fingerprint != run.header["base"]["sha256"]:
-        raise ConfigError(
-            f"{base.name_or_path}: its weights are not those that {run.path} was made with (sha256 "
-            f"{base.fingerprint[:12]}…, then {run.header['base']['sha256'][:12]}…); an adapter fits its own base only"
-        )
     head = run.path / "head.safetensors"
     if base.new_head:
         tensors = _read(head)
@@ -120,14 +113,10 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
         raise ConfigError(f"--out {folder}: exists and is not an empty folder; nothing was written")
     trial = run.pick(pick, where)
     sub = extract(run, trial)
-    place = folder.resolve()
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.parent.mkdir(parents=True, exist_ok=True)
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))  # a name that nobody else has
-    except OSError as error:
-        raise ConfigError(f"--out {folder}: cannot be made: {error.strerror or error}; choose another folder") from None
-    try:
-        fresh.chmod(0o777 & ~_umask())  # mkdtemp's own is for secrets
         match form:
             case "peft":
                 sub.save_pretrained(fresh)
@@ -139,20 +128,12 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
             sub, fresh, form, run.config.task or "", run.config.serve_dtype or "fp32", len(run.labels)
         )
         (fresh / "README.md").write_text(model_card(run, trial, sub, form, folder, exact))
-        if place.exists():  # an empty folder of the user's, perhaps the current one: filled, not replaced
-            for file in fresh.iterdir():
-                file.rename(place / file.name)
-        else:
-            fresh.rename(place)
+        if folder.exists():
+            folder.rmdir()
+        fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return Taken(folder, form, trial, exact, run.config.serve_dtype or "fp32", serving)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def verify(sub: SubNetwork, folder: Path, form: str, task: str, serve_dtype: str, labels: int) -> tuple[float, float]:

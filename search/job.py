@@ -129,8 +129,7 @@ def prepare(config: RunConfig) -> Job:
         raise ConfigError(f"--hw {' --hw '.join(config.hw)}: each device once")
     _check_strategy(config.strategy)
     policy_class = policies.load(config.policy)
-    latencies = [latency_name(d, list(devices)) for d in devices] or ["latency_ms"]
-    names = [*(name for name in KNOWN if name != "latency_ms"), *latencies]
+    names = [*KNOWN, *(latency_name(d, list(devices)) for d in devices)]
     objectives = parse_objectives(config.objective or _default_objectives(config, list(devices)), names)
     constraints = tuple(c for w in config.where for c in parse_where(w, names))
     _check_measurable([o.name for o in objectives] + [c.name for c in constraints], config)
@@ -162,7 +161,7 @@ def prepare(config: RunConfig) -> Job:
     shapes = target_modules(base.model, config.target_modules or space.target_modules or "all-linear", base.new_head)
     bound = space.bind(shapes)
     net = elastic(base.model, bound, seed=config.seed)
-    policy = policy_class(net.shapes, net.r_max, config.seed, ranks=[0, *(r for r in bound.ranks if r <= net.r_max)])
+    policy = policy_class(net.shapes, net.r_max, config.seed, ranks=[0, *bound.ranks])
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()
     pricer = _pricer(config, base, net, devices)
@@ -171,19 +170,11 @@ def prepare(config: RunConfig) -> Job:
     kept = tuple(o for o in objectives if o.name not in constants)
     if not kept:
         raise ConfigError(f"nothing to search for: {warnings[0] if warnings else 'no objective'}")
-    bare = pricer.price({})
-    pricer.price({name: adapter.rank for name, adapter in net.items()})  # a rank that vLLM cannot serve is told now
     for c in constraints:
         if c.name in constants and not c.holds(constants):
             raise NothingFeasible(
                 f"{c} cannot hold: {config.deploy}, {c.name} is {constants[c.name]:.4g} for every candidate"
             )
-        if c.name in bare and c.name != "adapter_params" and c.op in ("<=", "<") and not c.holds(bare):
-            raise NothingFeasible(
-                f"{c} cannot hold: the bare base alone has {c.name} {bare[c.name]:.4g}, and an adapter only adds to it"
-            )
-    file = Path(bound.path or bound.name).name
-    warnings += tuple(f"{file}:{lint.line}:{lint.column}: {lint.message}" for lint in bound.lints)
     return Job(
         config,
         tightened(bound, constraints),
@@ -265,7 +256,6 @@ def _resolved(
                 "threads": 1 if sum(p.numel() for p in base.model.parameters()) < TINY else torch.get_num_threads(),
             }
         ),
-        space=str(Path(config.space).resolve()) if Path(config.space).is_file() else config.space,
         base=config.base and str(Path(config.base).resolve())
         if config.base and Path(config.base).exists()
         else config.base,

@@ -16,7 +16,7 @@ from archrank.search.expression import parse_where
 from archrank.search.objective import Objective, parse_objective
 from archrank.search.pareto import ParetoFront, Scale, latest
 from archrank.search.report.text import number
-from archrank.search.storage import Contents, LogError, read_log
+from archrank.search.storage import Contents, read_log
 from archrank.search.tables import front_table
 from archrank.search.trial import Trial
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from archrank.supernet.subnetwork import SubNetwork
 
 __all__ = ["Run", "open_run"]
-
-_HEADER = ("seed", "versions", "space", "objectives", "labels", "sites", "base", "data", "constants", "deploy")
 
 
 def open_run(path: str | Path) -> Run:
@@ -36,12 +34,7 @@ def open_run(path: str | Path) -> Run:
     if not (folder / "trials.jsonl").exists():
         raise ConfigError(f"{folder}: nothing is finished yet; go on with `search resume {folder}`")
     values = read_toml(folder / "config.toml")
-    contents = read_log(folder / "trials.jsonl")
-    missing = [key for key in _HEADER if key not in contents.header]
-    if missing:
-        place = f"{folder / 'trials.jsonl'}:1"
-        raise LogError(f"{place}: the header lacks {', '.join(missing)}: `search run` did not write it")
-    return Run(folder, RunConfig(**values), contents)  # type: ignore[arg-type]
+    return Run(folder, RunConfig(**values), read_log(folder / "trials.jsonl"))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -99,11 +92,9 @@ class Run:
 
     def front(self, where: str | Sequence[str] = ()) -> ParetoFront:
         """What can be taken home now: each candidate at its latest stage, dominated ones left out."""
-        # what any trial tells: one that failed, or was too dear to be evaluated, lacks some
-        names = list(dict.fromkeys(n for t in self.trials for n in (*t.values, *(o.name for o in self.objectives))))
+        names = [*self.trials[0].values] if self.trials else None
         texts = [where] if isinstance(where, str) else where
-        own = [c for text in self.config.where for c in parse_where(text)]
-        constraints = [*own, *(c for text in texts for c in parse_where(text, names or None))]
+        constraints = [c for text in (*self.config.where, *texts) for c in parse_where(text, names)]
         return ParetoFront.of(latest(self.trials), self.objectives, constraints)
 
     @cached_property
@@ -127,7 +118,7 @@ class Run:
 
     def pick(self, which: str, where: str | Sequence[str] = ()) -> Trial:
         """`knee`, `best:OBJECTIVE`, `within:0.5%` of the front under `where`, or any finished trial by its id."""
-        if which.isdecimal() and len(which) < 19:
+        if which.isdigit():
             return self.trial(int(which))
         front = self.front(where)
         if not len(front):

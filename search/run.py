@@ -38,19 +38,21 @@ HEAD_STEPS = 300
 
 def start(config: RunConfig) -> Run:
     """Runs `config` in a new folder; ConfigError when the folder holds a run already."""
-    if config.out:
-        _refuse_taken(Path(config.out))
-    with Interrupts() as interrupts:
-        job = prepare(config)
-        interrupts.check()  # before anything is written: there is nothing to resume yet
-        path = _made(Path(config.out)) if config.out else _free_folder(Path("runs"))
-        job = replace(job, config=replace(job.config, out=str(path)))
-        with RunLock(path):
-            _refuse_taken(path)  # again: another process may have been here meanwhile
-            # the copy first: a folder with a config.toml can be resumed, whatever happens next
-            write_atomic(path / "space.lark", job.space.text.encode())
-            write_atomic(path / "config.toml", write_toml(replace(job.config, out=None)).encode())
-            return _Phases(job, path, interrupts).all()
+    path = Path(config.out) if config.out else _free_folder(Path("runs"))
+    if (path / "config.toml").exists() or (path / "trials.jsonl").exists():
+        raise ConfigError(
+            f"--out {path}: holds a run already; go on with `search resume {path}` or choose another folder"
+        )
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"--out {path}: is a file; choose a folder")
+    job = prepare(config)
+    job = replace(job, config=replace(job.config, out=str(path)))
+    path.mkdir(parents=True, exist_ok=True)
+    with RunLock(path):
+        # the copy first: a folder with a config.toml can be resumed, whatever happens next
+        write_atomic(path / "space.lark", job.space.text.encode())
+        write_atomic(path / "config.toml", write_toml(replace(job.config, out=None)).encode())
+        return _Phases(job, path).all()
 
 
 def resume(path: str | Path) -> Run:
@@ -58,73 +60,29 @@ def resume(path: str | Path) -> Run:
     folder = Path(path)
     if not (folder / "config.toml").exists():
         raise ConfigError(f"{folder}: no run there (no config.toml); start one with `search run SPACE --out {folder}`")
-    with Interrupts() as interrupts, RunLock(folder):
+    with RunLock(folder):
         values = read_toml(folder / "config.toml")
         config = RunConfig(**{**values, "space": str(folder / "space.lark"), "out": str(folder)})  # type: ignore[arg-type]
         if (folder / "trials.jsonl").exists():
             done = open_run(folder)
             if done.finished:
-                if not (folder / "report.html").exists():  # what ended the run came between its last line and this
-                    summary.write_report(done)
                 return done
-        return _Phases(prepare(config), folder, interrupts).all()
-
-
-def _refuse_taken(path: Path) -> None:
-    if (path / "config.toml").exists() or (path / "trials.jsonl").exists():
-        raise ConfigError(
-            f"--out {path}: holds a run already; go on with `search resume {path}` or choose another folder"
-        )
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"--out {path}: is a file; choose a folder")
-
-
-def _made(path: Path, *, exist_ok: bool = True) -> Path:
-    try:
-        path.mkdir(parents=True, exist_ok=exist_ok)
-    except FileExistsError:
-        if not exist_ok and path.is_dir():
-            raise
-        raise ConfigError(f"--out {path}: a file stands in its way; choose another folder") from None
-    except OSError as error:
-        raise ConfigError(f"--out {path}: cannot be made: {error.strerror or error}; choose another folder") from None
-    return path
+        return _Phases(prepare(config), folder).all()
 
 
 def _free_folder(root: Path) -> Path:
-    """Makes the next runs/N; two processes that ask at once get two folders."""
-    while True:
-        taken = {int(p.name) for p in root.glob("*") if p.name.isdecimal()} if root.is_dir() else set()
-        with suppress(FileExistsError):
-            return _made(root / str(max(taken, default=0) + 1), exist_ok=False)
-
-
-def _check_same(path: Path, header: Mapping[str, object], job: Job) -> None:
-    """ConfigError where base or data are no longer those that the run began with: its values would not compare."""
-    found = [("base", job.base.name_or_path, job.base.fingerprint)]
-    if job.config.data is None or Path(job.config.data).exists():  # a hub data set's fingerprint is its library's
-        found.append(("data", job.data.name, job.data.fingerprint))
-    for what, name, now in found:
-        noted = header.get(what)
-        if isinstance(noted, Mapping) and noted.get("sha256") != now:
-            raise ConfigError(
-                f"{path}: --{what} {name} is not what this run began with (sha256 {now[:12]}…, then "
-                f"{str(noted.get('sha256'))[:12]}…); put the old files back or start a new run"
-            )
+    taken = {int(p.name) for p in root.glob("*") if p.name.isdigit()} if root.is_dir() else set()
+    return root / str(max(taken, default=0) + 1)
 
 
 class _Phases:
     """One pass over the phases of a run."""
 
-    def __init__(self, job: Job, path: Path, interrupts: Interrupts) -> None:
-        self.job, self.path, self.interrupts = job, path, interrupts
+    def __init__(self, job: Job, path: Path) -> None:
+        self.job, self.path = job, path
         self.log = Log.open(path / "trials.jsonl", summary.header(job))
         self.started = time.monotonic()
-        try:
-            _check_same(path, self.log.header, job)
-        except ConfigError:
-            self.log.close()
-            raise
+        self.before = sum(float(str(e.get("seconds", 0))) for e in self.log.events if e.get("event") == "session")
         space, config = job.space, job.config
         self.strata = Strata(space, candidates.budget_edges(space, job.net.shapes))
         self.study = Study(
@@ -135,6 +93,7 @@ class _Phases:
     def all(self) -> Run:
         """Every phase, then the report; an interruption saves and says how to go on."""
         with ExitStack() as stack:
+            self.interrupts = stack.enter_context(Interrupts())
             self.progress: Progress = stack.enter_context(open_progress())
             for warning in [*self.job.warnings, *(str(d) for d in self.log.damage)]:
                 self.progress.note(warning)
@@ -364,8 +323,8 @@ class _Phases:
         """The safe point: SIGTERM, Ctrl-C and --max-hours end the run here."""
         self.interrupts.check()
         limit = self.job.config.max_hours
-        if limit is not None and time.monotonic() - self.started > 3600 * limit:  # of this session: resume gets as much
-            raise Interrupted(75, f"stopped after --max-hours {limit:g}")
+        if limit is not None and self.before + time.monotonic() - self.started > 3600 * limit:
+            raise Interrupted(75, f"stopped after --max-hours {limit}")
 
     def _show(self, done: int) -> None:
         points = [t for t in self.study.trials if t.state == "done"]

@@ -7,7 +7,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from archrank.search.config import ConfigError
 from archrank.search.objective import KNOWN
 from archrank.search.results import Run
 from archrank.search.storage import write_atomic
@@ -66,12 +65,7 @@ def verdict(run: Run) -> str:
     """
     front = run.front()
     if not len(front):
-        failed = [t for t in run.trials if t.state == "failed"]
-        if failed and len(failed) == len(run.trials):
-            return f"Every one of {len(failed)} evaluations failed; the first: {failed[0].reason}."
-        nearest_miss = next((t.reason for t in run.trials if t.state == "infeasible" and t.reason), None)
-        told = f"; trial by trial why: `{run.path / 'trials.jsonl'}`, e.g. {nearest_miss}" if nearest_miss else ""
-        return f"No candidate meets the constraints: {len(run.trials)} evaluations, none feasible{told}."
+        return f"No candidate meets the constraints: {len(run.trials)} evaluations, none feasible."
     quality, knee = run.objectives[0].name, front.knee()
     best = front.best(quality)
     stages = sorted({t.stage for t in front}, key=["inherited", "reranked", "final"].index)
@@ -91,8 +85,6 @@ def write_report(run: Run, path: Path | None = None) -> Path:
     from archrank.search.report import render
 
     target = path or run.path / "report.html"
-    if target.is_dir():
-        raise ConfigError(f"--out {target}: is a folder; name the file, e.g. {target / 'report.html'}")
     write_atomic(target, render(report_data(run)).encode())
     return target
 

@@ -8,7 +8,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NoReturn, Protocol, cast
+from typing import Protocol, cast
 
 __all__ = ["main"]
 
@@ -30,14 +30,6 @@ class Command(Protocol):
         """Does the work; returns the exit code."""
 
 
-class Parser(argparse.ArgumentParser):
-    """Refuses in one line, instead of a page of usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit code 2."""
-        self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
-
-
 def commands() -> dict[str, Command]:
     """{name: module}, sorted by where they stand in a user's day."""
     order = ["run", "plan", "resume", "front", "extract", "report", "check", "sample", "list"]
@@ -50,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line; imports nothing heavy."""
     from archrank import __version__
 
-    parser = Parser(
+    parser = argparse.ArgumentParser(
         prog="search",
         description=(
             "Neural architecture and rank search: a grammar defines the space, a supernet and a device model price it, "
@@ -71,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         command.add_arguments(place)
-        place.set_defaults(run_command=command.run, parser=place)
+        place.set_defaults(run_command=command.run)
     return parser
 
 
@@ -79,15 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code. Input errors of archrank become one message, other errors keep their
     traceback.
     """
-    from archrank.grammar import nearest
     from archrank.search.errors import exit_code_of
 
-    args, unknown = build_parser().parse_known_args(argv)
-    if unknown:
-        flags = [flag for action in args.parser._actions for flag in action.option_strings]
-        near = nearest(unknown[0].partition("=")[0], flags)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        args.parser.error(f"unknown argument {unknown[0]!r}{hint}")
+    args = build_parser().parse_args(argv)
     try:
         return int(args.run_command(args))
     except BrokenPipeError:
@@ -99,6 +85,3 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"search {args.command}: {error}", file=sys.stderr)
         return code
-    except KeyboardInterrupt:  # before a run's safe points begin, or a second Ctrl-C
-        print(f"search {args.command}: interrupted; what was finished is kept", file=sys.stderr)
-        return 130

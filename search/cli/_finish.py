@@ -26,12 +26,8 @@ def show_outcome(run: Run, *, as_json: bool) -> int:
         print(run.table(front), end="")
         print(f"\n{run.verdict}")
         print(f"\nreport   {run.path / 'report.html'}")
-        if len(front):
-            print(f"extract  search extract {run.path} --pick knee --as peft --out adapter/")
+        print(f"extract  search extract {run.path} --pick knee --as peft --out adapter/")
     if not len(front):
-        if run.trials and all(t.state == "failed" for t in run.trials):
-            print(f"search: {run.verdict}", file=sys.stderr)
-            return 1
         print(
             f"search: nothing meets the constraints; see {run.path / 'report.html'} for what was tried", file=sys.stderr
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 
 from archrank.search.cli._options import add_json, add_run_flags, print_json
@@ -23,17 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit code 2 with file:line:column when the file cannot be used; an endless space has the size null."""
+    """Exit code 2 with file:line:column when the file cannot be used."""
     from archrank import grammar
     from archrank.search.binding import bound_space
 
     space = grammar.load(args.space)
     bound = bound_space(space, base=getattr(args, "base", None), target_modules=getattr(args, "target_modules", None))
-    size: int | None
-    try:
-        size = bound.size()
-    except ValueError:  # there is no end of sentences; the lints say which rule is recursive
-        size = None
+    size = bound.size()
     lints = [
         {"line": lint.line, "column": lint.column, "code": lint.code, "message": lint.message} for lint in bound.lints
     ]
@@ -49,7 +44,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _human(size: int | None) -> str:
-    if size is None:
-        return "infinitely many"
-    return f"{size:,}" if size < 10**9 else f"about 10^{math.floor(math.log10(size))}"
+def _human(size: int | float) -> str:
+    return (
+        f"{size:,}"
+        if size < 10**9
+        else f"about 10^{len(str(int(size))) - 1}"
+        if size != float("inf")
+        else "infinitely many"
+    )

@@ -26,24 +26,16 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from archrank import grammar
-    from archrank.search.binding import bound_space, in_words, tightened
+    from archrank.search.binding import bound_space, tightened
     from archrank.search.config import ConfigError
-    from archrank.search.expression import parse_where
 
     if args.n < 0:
         raise ConfigError(f"-n {args.n}: must be at least 0")
     space = bound_space(
         grammar.load(args.space), base=getattr(args, "base", None), target_modules=getattr(args, "target_modules", None)
     )
-    where = [c for text in getattr(args, "where", ()) for c in parse_where(text, ["adapter_params"])]
-    if where and not space.is_site_space:
-        raise ConfigError(f"--where {where[0]}: the space {space.name!r} adapts no base, so it has no adapter_params")
-    seed = getattr(args, "seed", 0)
-    if seed < 0:
-        raise ConfigError(f"--seed {seed}: must be at least 0")
-    space = tightened(space, where)
-    with in_words(space):
-        drawn = list(space.sample(np.random.default_rng(seed), n=args.n))
+    space = tightened(space, getattr(args, "where", ()))
+    drawn = list(space.sample(np.random.default_rng(getattr(args, "seed", 0)), n=args.n))
     if args.json:
         rows = []
         for d in drawn:
