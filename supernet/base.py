@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from archrank.supernet import tasks
@@ -24,6 +25,7 @@ EMBEDDED = Path(__file__).parent / "bases" / "digits_vit"
 """The base of the default run: a tiny ViT for 8 × 8 digits, made by benchmarks/make_digits_base.py."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 class BaseModelError(ValueError):
@@ -64,8 +66,8 @@ def load_base(
 ) -> Base:
     """Loads a base with `AutoModelFor….from_pretrained`; None is the embedded one.
 
-    label_names: of the data; a head for another number of classes, or none, is replaced by a new one. BaseModelError
-    says what was given and what to do.
+    label_names: of the data; a head for another number of classes, or none, is replaced by a new one; a head that
+    knows the same names keeps its own order of them. BaseModelError says what was given and what to do.
     """
     import transformers
 
@@ -81,10 +83,11 @@ def load_base(
         )
     wanted: dict[str, Any] = {}
     if not kind.per_token and label_names:
+        names = _head_order(config, label_names)
         wanted = {
-            "num_labels": len(label_names),
-            "id2label": dict(enumerate(label_names)),
-            "label2id": {name: i for i, name in enumerate(label_names)},
+            "num_labels": len(names),
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: i for i, name in enumerate(names)},
             "ignore_mismatched_sizes": True,
         }
     with quiet_transformers(), torch.random.fork_rng():
@@ -95,11 +98,18 @@ def load_base(
             )
         except OSError as error:
             raise _no_weights(place, error) from None
+        except (SafetensorError, RuntimeError) as error:
+            told = str(error).strip().splitlines()[0]
+            raise BaseModelError(
+                f"--base {place}: its safetensors cannot be loaded ({told}); fetch the folder again"
+            ) from None
+    _check_whole(place, model, info)
+    processor = _processor(place, task)
+    if task == "text-classification" and config.get_text_config().pad_token_id is None:
+        _check_padding(place, config, processor)
     model.requires_grad_(False)
     model.eval().to(device)
-    return Base(
-        model, _processor(place, task), task, _new_modules(info), place, _fingerprint(place), name_or_path is None
-    )
+    return Base(model, processor, task, _new_modules(info), place, _fingerprint(place), name_or_path is None)
 
 
 def check_base(name_or_path: str) -> None:
@@ -185,10 +195,49 @@ def _no_weights(place: str, error: OSError) -> BaseModelError:
     return BaseModelError(f"--base {place}: {str(error).strip().splitlines()[0]}")
 
 
+def _head_order(config: Any, label_names: Sequence[str]) -> list[str]:
+    """The names in the order of a checkpoint's own head where it knows exactly these; else as the data has them."""
+    known = {int(i): str(name) for i, name in (config.id2label or {}).items()}
+    ordered = [known[i] for i in sorted(known)]
+    same = sorted(known) == list(range(len(label_names))) and sorted(ordered) == sorted(label_names)
+    return ordered if same else list(label_names)
+
+
+def _check_padding(place: str, config: Any, tokenizer: Any) -> None:
+    """BaseModelError for a decoder whose configuration names no padding: it classifies at the last token that is not
+    padding. Setting it here would not help whoever loads the adapter over the same base.
+    """
+    import transformers
+
+    if type(config) in transformers.AutoModelForCausalLM._model_mapping:
+        raise BaseModelError(
+            f"--base {place}: its config.json names no pad_token_id, without which a {config.model_type} model cannot "
+            f'classify a batch; add the tokenizer\'s to a copy of the folder: "pad_token_id": {tokenizer.pad_token_id}'
+        )
+
+
+def _absent(info: Any) -> list[str]:
+    """The parameters which the checkpoint did not have, or had in another shape."""
+    return sorted([str(k) for k in info["missing_keys"]] + [str(k[0]) for k in info["mismatched_keys"]])
+
+
 def _new_modules(info: Any) -> tuple[str, ...]:
-    """The modules that hold parameters which the checkpoint did not have, or had in another shape."""
-    keys = [str(k) for k in info["missing_keys"]] + [str(k[0]) for k in info["mismatched_keys"]]
-    return tuple(dict.fromkeys(key.rpartition(".")[0] for key in sorted(keys)))
+    return tuple(dict.fromkeys(key.rpartition(".")[0] for key in _absent(info)))
+
+
+def _check_whole(place: str, model: Any, info: Any) -> None:
+    """BaseModelError where the encoder itself is incomplete: transformers would draw its layers at random and go on."""
+    prefix = f"{model.base_model_prefix}."
+    holes = [
+        key
+        for key in _absent(info)
+        if key.startswith(prefix) and any(part.isdigit() or "embed" in part for part in key.split("."))
+    ]
+    if holes:
+        raise BaseModelError(
+            f"--base {place}: its safetensors lack {len(holes)} weights that are no part of a head, or have them in "
+            f"another shape, such as {holes[0]}; config.json and weights do not belong together, or a file is missing"
+        )
 
 
 def _processor(place: str, task: str) -> Any:
@@ -197,16 +246,26 @@ def _processor(place: str, task: str) -> Any:
     """
     import transformers
 
+    pictures = task == "image-classification"
+    if pictures and Path(place).is_dir() and not any((Path(place) / name).is_file() for name in PROCESSOR_FILES):
+        return None
     with quiet_transformers():
         try:
-            if task == "image-classification":
+            if pictures:
                 return transformers.AutoImageProcessor.from_pretrained(place)
             tokenizer = transformers.AutoTokenizer.from_pretrained(place)
         except (OSError, ValueError, ImportError) as error:
-            if task == "image-classification":
+            if pictures and isinstance(error, OSError) and not Path(place).is_dir():
                 return None
             first = str(error).strip().splitlines()[0]
-            raise BaseModelError(f"--base {place}: its tokenizer cannot be loaded: {first}") from None
+            what = "image processor" if pictures else "tokenizer"
+            raise BaseModelError(f"--base {place}: its {what} cannot be loaded: {first}") from None
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        # transformers makes an empty tokenizer where a folder has none, and every word is then unknown
+        raise BaseModelError(
+            f"--base {place}: has no tokenizer files (tokenizer.json or a vocabulary); save the model's own tokenizer "
+            "there: AutoTokenizer.from_pretrained(…).save_pretrained(FOLDER)"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
     return tokenizer

@@ -72,9 +72,7 @@ class TaskData:
 
 
 def prepare(raw: RawData, base: Base, *, max_length: int = 128) -> TaskData:
-    """Encodes train and validation rows; DataError for a label that training does not show, a text that cannot be
-    encoded, a task the base is not for.
-    """
+    """Encodes train and validation rows; DataError for a row that cannot be encoded, a task the base is not for."""
     if raw.task != base.task:
         raise DataError(
             f"--data {raw.name} is for {raw.task}, the base was loaded for {base.task}; say which with --task"
@@ -86,13 +84,13 @@ def prepare(raw: RawData, base: Base, *, max_length: int = 128) -> TaskData:
         if raw.task == "image-classification":
             if isinstance(rows, dict):
                 return _Arrays(torch.from_numpy(rows["image"]), torch.from_numpy(rows["label"]))
-            return _Pictures(rows, raw.roles.image or "", _labels(raw, split, places), base)
+            return _Pictures(f"{raw.name}: {split}", rows, raw.roles.image or "", _labels(raw, split, places), base)
         tokens = (
             language_tokens(raw, split, base.processor, max_length)
             if raw.task == "causal-lm"
             else classification_tokens(raw, split, base.processor, max_length, _labels(raw, split, places))
         )
-        return Tokens(tokens, int(base.processor.pad_token_id or 0), left=False)
+        return Tokens(tokens, int(base.processor.pad_token_id or 0))
 
     sizes = {
         s: len(raw.splits[s]["label"] if isinstance(raw.splits[s], dict) else raw.splits[s])
@@ -117,11 +115,6 @@ def _labels(raw: RawData, split: str, places: Mapping[str, int]) -> list[int]:
     column = raw.splits[split][raw.roles.label]
     feature = raw.splits[split].features[raw.roles.label]
     names = [feature.names[v] for v in column] if type(feature).__name__ == "ClassLabel" else [str(v) for v in column]
-    unknown = next((n for n in names if n not in places), None)
-    if unknown is not None:
-        raise DataError(
-            f"--data {raw.name}: label {unknown!r} stands in the {split} rows, but no training row shows it"
-        )
     return [places[n] for n in names]
 
 
@@ -144,6 +137,7 @@ class _Arrays:
 class _Pictures:
     """Files decoded when they are asked for, through the base's image processor."""
 
+    name: str
     rows: Any
     column: str
     labels: list[int]
@@ -155,7 +149,10 @@ class _Pictures:
     def batch(self, index: Sequence[int] | NDArray[np.int64]) -> dict[str, Tensor]:
         config = self.base.settings
         mode = "L" if config.num_channels == 1 else "RGB"
-        pictures = [p.convert(mode) for p in self.rows[[int(i) for i in index]][self.column]]
+        try:
+            pictures = [p.convert(mode) for p in self.rows[[int(i) for i in index]][self.column]]
+        except OSError as error:  # Pillow's for what is no picture, or only a part of one
+            raise DataError(f"--data {self.name} pictures: {error}") from None
         processor = self.base.processor
         if processor is not None:
             pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]

@@ -8,8 +8,9 @@ from typing import Any
 
 from archrank.grammar import nearest
 from archrank.supernet.data.errors import DataError
+from archrank.supernet.quiet import quiet_datasets
 
-__all__ = ["Roles", "find_roles", "label_names"]
+__all__ = ["Roles", "find_roles", "label_names", "unlabelled"]
 
 LABELS = ("label", "labels", "class", "target", "category")
 TEXTS = ("sentence", "text", "content", "review", "question", "query", "title")
@@ -67,10 +68,7 @@ def find_roles(name: str, rows: Any, task: str | None, given: Mapping[str, str])
             )
         if column not in there:
             raise _missing(name, "train", column, there)
-    if given:
-        roles = Roles(**given)
-    else:
-        roles = _by_name(rows, there)
+    roles = _with_given(given, _by_name(rows, [c for c in there if c not in given.values()]))
     if task is not None and roles.task != task:
         roles = _for_task(name, roles, task, rows, there)
     if not (roles.image or roles.text or roles.prompt or roles.messages):
@@ -86,19 +84,37 @@ def find_roles(name: str, rows: Any, task: str | None, given: Mapping[str, str])
     return roles
 
 
+def _with_given(given: Mapping[str, str], usual: Roles) -> Roles:
+    """The user's columns, and what a classifier needs beside them by its usual name."""
+    if not given:
+        return usual
+    if {"prompt", "completion", "messages"} & given.keys():
+        return Roles(**given)
+    named = dict(given)
+    if usual.label:
+        named.setdefault("label", usual.label)
+    if not {"text", "image"} & named.keys():
+        others = {"text": usual.text, "text_pair": usual.text_pair, "image": usual.image}
+        named = {**{role: column for role, column in others.items() if column}, **named}
+    return Roles(**named)
+
+
 def _by_name(rows: Any, there: list[str]) -> Roles:
-    label = next((c for c in LABELS if c in there), None)
+    has = {c.lower(): c for c in reversed(there)}
+    label = next((has[c] for c in LABELS if c in has), None)
     image = next((c for c in there if type(rows.features[c]).__name__ == "Image"), None)
     if image:
         return Roles(image=image, label=label)
-    if "messages" in there:
-        return Roles(messages="messages")
-    if "prompt" in there and "completion" in there:
-        return Roles(prompt="prompt", completion="completion")
+    if "messages" in has:
+        return Roles(messages=has["messages"])
+    if "prompt" in has and "completion" in has:
+        return Roles(prompt=has["prompt"], completion=has["completion"])
     for first, second in PAIRS:
-        if first in there and second in there:
-            return Roles(text=first, text_pair=second, label=label)
-    text = next((c for c in TEXTS if c in there), None)
+        if first in has and second in has:
+            return Roles(text=has[first], text_pair=has[second], label=label)
+    text = next((has[c] for c in TEXTS if c in has), None)
+    if text is None and label is None and ("prompt" in has or "completion" in has):
+        return Roles(prompt=has.get("prompt"), completion=has.get("completion"))
     if text is None:
         strings = [
             c for c in there if c != label and getattr(rows.features[c], "dtype", "") in ("string", "large_string")
@@ -123,31 +139,71 @@ def _for_task(name: str, roles: Roles, task: str, rows: Any, there: list[str]) -
 
 
 def label_names(name: str, splits: Mapping[str, Any], roles: Roles) -> tuple[str, ...]:
-    """The classes of the training rows in index order, as text; DataError for a class that only validation rows have.
+    """The classes of the training rows in index order, as text; DataError for a class that only other rows have.
 
-    A ClassLabel keeps its names; numbers are sorted as numbers, words as words.
+    A ClassLabel keeps its names; numbers are sorted as numbers, words as words. Of the test rows no more is looked at
+    than which labels there are: after hours of search would be late to say that one is unknown.
     """
     feature = splits["train"].features[roles.label]
-    if type(feature).__name__ == "ClassLabel":
-        return tuple(feature.names)
-    values = {split: set(splits[split].unique(roles.label)) for split in ("train", "validation")}
-    kinds = {type(v).__name__ for v in values["train"] | values["validation"]}
-    if "NoneType" in kinds or "float" in kinds:
-        raise DataError(
-            f"--data {name}: the label column {roles.label!r} holds "
-            f"{'empty cells' if 'NoneType' in kinds else 'fractions'}; classes are words or whole numbers"
-        )
+    values = {split: _values(name, split, rows, roles) for split, rows in splits.items()}
+    kinds = {type(v).__name__ for found in values.values() for v in found}
     if len(kinds) > 1:
         raise DataError(
             f"--data {name}: the label column {roles.label!r} mixes {' and '.join(sorted(kinds))}; use one kind"
         )
-    alone = sorted(values["validation"] - values["train"], key=str)
-    if alone:
+    for split, found in values.items():
+        alone = sorted(found - values["train"])
+        if alone:
+            raise DataError(
+                f"--data {name}: label {alone[0]!r} stands in the {split} rows only; no training "
+                f"row shows it (training labels: {_some(values['train'])})"
+            )
+    if len(values["train"]) < 2:
         raise DataError(
-            f"--data {name}: label {alone[0]!r} stands in the validation rows only; no training "
-            f"row shows it (training labels: {_some(values['train'])})"
+            f"--data {name}: every training row has the label {_some(values['train'])}; classes are two or more"
         )
+    if _is_class_label(feature):
+        return tuple(feature.names)
     return tuple(str(v) for v in sorted(values["train"]))
+
+
+def unlabelled(rows: Any, column: str) -> bool:
+    """Whether a split's labels are all withheld, as the test rows of GLUE are: ClassLabel −1, or nothing."""
+    feature = rows.features[column]
+    return _plain(feature) and _unique(rows, column) <= ({-1, None} if _is_class_label(feature) else {"", None})
+
+
+def _is_class_label(feature: Any) -> bool:
+    return type(feature).__name__ == "ClassLabel"
+
+
+def _plain(feature: Any) -> bool:
+    return type(feature).__name__ in ("ClassLabel", "Value")
+
+
+def _unique(rows: Any, column: str) -> set[Any]:
+    with quiet_datasets():
+        return set(rows.unique(column))
+
+
+def _values(name: str, split: str, rows: Any, roles: Roles) -> set[Any]:
+    column = str(roles.label)
+    feature = rows.features[column]
+    if not _plain(feature):
+        raise DataError(
+            f"--data {name}: the label column {column!r} holds lists or mixed kinds; "
+            "a row has one class, a word or a whole number"
+        )
+    found = _unique(rows, column)
+    if _is_class_label(feature):
+        found = {None if v is None or v < 0 else feature.names[v] for v in found}
+    if found & {None, ""}:
+        raise DataError(f"--data {name}: the label column {column!r} holds empty cells in the {split} rows")
+    if any(isinstance(v, float) for v in found):
+        raise DataError(
+            f"--data {name}: the label column {column!r} holds fractions; classes are words or whole numbers"
+        )
+    return found
 
 
 def _some(values: set[Any]) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from archrank.grammar import nearest
 from archrank.supernet.data import digits
 from archrank.supernet.data.errors import DataError
-from archrank.supernet.data.roles import Roles, find_roles, label_names
+from archrank.supernet.data.roles import Roles, find_roles, label_names, unlabelled
 from archrank.supernet.quiet import quiet_datasets
 
 __all__ = ["BUILT_IN", "RawData", "read_dataset"]
@@ -51,7 +51,7 @@ def read_dataset(data: str | None, task: str | None = None, columns: Mapping[str
     data: a built-in name, a csv, tsv, json(l) or parquet file, a folder with train, validation and test files or with
     a folder of pictures a class, or a hub name; None is the embedded default. columns: {role: column} where names do
     not say it. A set without validation rows gives up 15 % of its training rows, chosen by a hash of each row's
-    content, so that no seed and no order changes them.
+    content, so that no seed and no order changes them. A test split whose labels are withheld counts as none.
     """
     name = data or "digits-rotated"
     if name in BUILT_IN:
@@ -74,11 +74,13 @@ def read_dataset(data: str | None, task: str | None = None, columns: Mapping[str
         if len(rows) == 0:
             raise DataError(f"--data {name}: the {split} split is empty")
     roles = find_roles(name, found["train"], task, columns or {})
-    if "validation" not in found:
-        found |= _hash_split(name, found["train"])
     for split in found:
         roles.check(name, split, found[split])
+    if roles.label and "test" in found and unlabelled(found["test"], roles.label):
+        del found["test"]
     labels = label_names(name, found, roles) if roles.label else ()
+    if "validation" not in found:
+        found |= _hash_split(name, found["train"], roles.label)
     digest = digest or hashlib.sha256("".join(str(rows._fingerprint) for rows in found.values()).encode()).hexdigest()
     return RawData(name, roles.task, found, roles, labels, digest)
 
@@ -175,9 +177,14 @@ def _hub(name: str) -> dict[str, Any]:
     return {split: loaded[n] for split, names in SPLITS.items() for n in names if n in loaded}
 
 
-def _hash_split(name: str, rows: Any) -> dict[str, Any]:
-    """{train, validation}: a row is validation when the hash of its content falls into the share."""
-    held = [i for i, row in enumerate(rows) if _bucket(row) < VALIDATION_PERCENT]
+def _hash_split(name: str, rows: Any, label: str | None) -> dict[str, Any]:
+    """{train, validation}: a row is validation when the hash of its content falls into the share; a class of which
+    training would keep no row stays with training.
+    """
+    labels = rows[label] if label else [None] * len(rows)
+    falls = [_bucket(row) < VALIDATION_PERCENT for row in rows]
+    trained = {labels[i] for i, held_out in enumerate(falls) if not held_out}
+    held = [i for i, held_out in enumerate(falls) if held_out and labels[i] in trained]
     kept = sorted(set(range(len(rows))) - set(held))
     if not held or not kept:
         raise DataError(
@@ -187,17 +194,22 @@ def _hash_split(name: str, rows: Any) -> dict[str, Any]:
 
 
 def _bucket(row: Mapping[str, Any]) -> int:
-    plain = {
-        k: v if isinstance(v, str | int | float | bool | list | dict | None) else v.tobytes().hex()
-        for k, v in row.items()
-    }
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True, default=str).encode()).digest()
+    digest = hashlib.sha256(json.dumps(row, sort_keys=True, default=_plain).encode()).digest()
     return int.from_bytes(digest[:8], "big") % 100
+
+
+def _plain(value: Any) -> str:
+    """Pixels or bytes as hex; dates and the like as they are written."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.tobytes().hex() if hasattr(value, "tobytes") else str(value)
 
 
 def _digest(path: Path) -> str:
     """sha256 over the bytes of a file, or of a folder's files in the order of their names."""
     digest = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file()):
-        digest.update(file.read_bytes())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()

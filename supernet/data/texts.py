@@ -37,7 +37,6 @@ class Tokens:
 
     rows: Sequence[Row]
     pad: int
-    left: bool
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,16 +85,18 @@ def language_tokens(raw: RawData, split: str, tokenizer: Any, max_length: int) -
         assert isinstance(r.labels, list)
         if all(label == IGNORED for label in r.labels[1:]):
             raise DataError(
-                f"--data {raw.name}: row {i + 1} of {split} has nothing to predict: its completion is empty"
+                f"--data {raw.name}: row {i + 1} of {split} has nothing to predict: "
+                f"{'no assistant turn' if raw.roles.messages else 'no text'} within {max_length} tokens"
             )
     return cut
 
 
 def _language_rows(raw: RawData, split: str, tokenizer: Any) -> Iterator[Row]:
-    rows, roles = raw.splits[split], raw.roles
+    roles = raw.roles
     end = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
     if roles.prompt and roles.completion:
-        for prompt, completion in zip(rows[roles.prompt], rows[roles.completion], strict=True):
+        prompts, completions = _filled(raw, split, roles.prompt), _filled(raw, split, roles.completion)
+        for prompt, completion in zip(prompts, completions, strict=True):
             # tokenised apart, so that the border between what is given and what is learnt is exact
             given = list(tokenizer(_text(raw, split, prompt))["input_ids"])
             if given and end and given[-1] == end[0]:
@@ -103,13 +104,21 @@ def _language_rows(raw: RawData, split: str, tokenizer: Any) -> Iterator[Row]:
             said = list(tokenizer(_text(raw, split, completion), add_special_tokens=False)["input_ids"]) + end
             yield Row([*given, *said], [IGNORED] * len(given) + said)
     elif roles.messages:
-        for messages in rows[roles.messages]:
+        for messages in _filled(raw, split, roles.messages):
             yield _chat(raw, messages, tokenizer)
     else:
-        for text in rows[roles.text]:
+        for text in _filled(raw, split, roles.text or ""):
             ids = list(tokenizer(_text(raw, split, text))["input_ids"])
             ids = ids if not end or (ids and ids[-1] == end[0]) else ids + end
             yield Row(ids, list(ids))
+
+
+def _filled(raw: RawData, split: str, column: str) -> Iterator[Any]:
+    """A column's cells; DataError for a row without one: a JSON line that lacks a key is read as nothing."""
+    for i, value in enumerate(raw.splits[split][column]):
+        if value is None:
+            raise DataError(f"--data {raw.name}: row {i + 1} of {split} has no {column!r}")
+        yield value
 
 
 def _chat(raw: RawData, messages: list[dict[str, str]], tokenizer: Any) -> Row:

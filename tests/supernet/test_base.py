@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 import transformers
 from torch import nn
 
-from archrank.supernet.base import BaseModelError, load_base, module_shapes
+from archrank.supernet.base import EMBEDDED, BaseModelError, load_base, module_shapes
 from archrank.supernet.modules import ModuleError, adaptable, target_modules
 
 
@@ -79,6 +80,68 @@ def test_an_encoder_without_a_head_gets_one(tmp_path: Path) -> None:
         BaseModelError, match=r"config.json names no head \(BertModel\); say --task image-classification or text-class"
     ):
         load_base(str(folder))
+
+
+def test_a_kept_head_keeps_its_own_order_of_the_same_names(tmp_path: Path) -> None:
+    folder = bert(tmp_path / "b", id2label={0: "yes", 1: "no"}, label2id={"yes": 0, "no": 1})
+    base = load_base(str(folder), label_names=["no", "yes"])
+    assert (base.settings.label2id, base.new_head) == ({"yes": 0, "no": 1}, ())
+    other = load_base(str(folder), label_names=["down", "up"])
+    assert other.settings.label2id == {"down": 0, "up": 1}
+
+
+def test_an_incomplete_or_torn_checkpoint_is_refused(tmp_path: Path) -> None:
+    """Transformers would draw the missing layers at random and go on."""
+    from safetensors.torch import load_file, save_file
+
+    folder = bert(tmp_path / "b")
+    file = folder / "model.safetensors"
+    whole = load_file(file)
+    save_file({k: v for k, v in whole.items() if "layer.1." not in k}, file, metadata={"format": "pt"})
+    with pytest.raises(
+        BaseModelError, match=r"lack 16 weights that are no part of a head, .* such as bert.encoder.layer.1.attention"
+    ):
+        load_base(str(folder), label_names=["no", "yes"])
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(BaseModelError, match=r"its safetensors cannot be loaded \(.*\); fetch the folder again"):
+        load_base(str(folder), label_names=["no", "yes"])
+
+
+def test_a_tokenizer_or_image_processor_that_is_absent_or_broken(tmp_path: Path) -> None:
+    folder = bert(tmp_path / "b")
+    for file in folder.glob("tok*"):
+        file.unlink()
+    with pytest.raises(BaseModelError, match=r"has no tokenizer files \(tokenizer.json or a vocabulary\)"):
+        load_base(str(folder), label_names=["no", "yes"])
+    vit = tmp_path / "vit"
+    shutil.copytree(EMBEDDED, vit)
+    assert load_base(str(vit)).processor is None
+    settings = {"image_processor_type": "ViTImageProcessor", "size": {"height": 8, "width": 8}, "image_mean": [0.5]}
+    (vit / "preprocessor_config.json").write_text(json.dumps({**settings, "image_std": [0.25]}))
+    assert list(load_base(str(vit)).processor.image_std) == [0.25]
+    (vit / "preprocessor_config.json").write_text("{broken")
+    with pytest.raises(BaseModelError, match=r"its image processor cannot be loaded: .*not a valid JSON"):
+        load_base(str(vit))
+
+
+def test_a_decoder_needs_a_padding_token_to_classify_a_batch(tmp_path: Path) -> None:
+    folder = bert(tmp_path / "b")
+    config = transformers.GPT2Config(
+        vocab_size=30, n_embd=16, n_layer=1, n_head=2, n_positions=16, bos_token_id=3, eos_token_id=3
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(folder)
+    with pytest.raises(
+        BaseModelError, match=r'names no pad_token_id, without which a gpt2 model cannot .* "pad_token_id": 0'
+    ):
+        load_base(str(folder), "text-classification", label_names=["no", "yes"])
+    config.pad_token_id = 0
+    config.save_pretrained(folder)
+    base = load_base(str(folder), "text-classification", label_names=["no", "yes"])
+    assert base.new_head == ("score",)
+    with torch.no_grad():
+        padded = base.model(input_ids=torch.tensor([[5, 6, 0], [5, 6, 7]])).logits
+        alone = base.model(input_ids=torch.tensor([[5, 6]])).logits
+    torch.testing.assert_close(padded[:1], alone)
 
 
 def test_bf16(tmp_path: Path) -> None:

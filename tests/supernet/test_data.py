@@ -107,11 +107,76 @@ def test_rows_without_a_validation_file_are_split_by_their_content(tmp_path: Pat
 def test_the_test_rows_are_not_read_before_they_are_asked_for(tmp_path: Path) -> None:
     csv(tmp_path / "d", "train", [("a", "x"), ("b", "y")])
     csv(tmp_path / "d", "validation", [("a", "x")])
-    csv(tmp_path / "d", "test", [("a", "z")])
+    csv(tmp_path / "d", "test", [(7, "x")])
     raw = read_dataset(str(tmp_path / "d"))
     data = prepare(raw, base_for(raw.task))
-    with pytest.raises(DataError, match=r"label 'z' stands in the test rows, but no training row shows it"):
+    assert data.size("test") == 1
+    with pytest.raises(DataError, match=r"the test rows hold int where a text is meant: 7"):
         data.batch("test", [0])
+
+
+def test_withheld_test_labels_make_no_test_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """GLUE's test rows say −1, which as an index would be the last class."""
+    import datasets
+
+    from archrank.supernet.data import source
+
+    features = datasets.Features(
+        {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
+    )
+
+    def split(*labels: int) -> Any:
+        return datasets.Dataset.from_dict({"sentence": ["a"] * len(labels), "label": list(labels)}, features=features)
+
+    found = {"train": split(0, 1), "validation": split(1, 0), "test": split(-1, -1)}
+    monkeypatch.setattr(source, "_hub", lambda name: dict(found))
+    raw = read_dataset("hub/glue")
+    data = prepare(raw, base_for(raw.task))
+    assert (raw.label_names, data.size("test")) == (("neg", "pos"), 0)
+    assert data.batch("validation", [0, 1])["labels"].tolist() == [1, 0]
+    found["test"] = split(-1, 1)
+    with pytest.raises(DataError, match="the label column 'label' holds empty cells in the test rows"):
+        read_dataset("hub/glue")
+
+
+def test_a_class_that_the_hash_would_take_from_training_stays(tmp_path: Path) -> None:
+    rows = [(f"a {i}", f"rare{i}" if i < 30 else "often") for i in range(90)]
+    csv(tmp_path / "d", "train", rows)
+    raw = read_dataset(str(tmp_path / "d"))
+    assert len(raw.label_names) == 31
+    assert set(raw.splits["validation"]["label"]) == {"often"}
+    assert len(set(raw.splits["train"]["label"])) == 31
+
+
+def test_the_split_reads_dates_and_bytes(tmp_path: Path) -> None:
+    import datetime
+
+    import pyarrow
+    from pyarrow import parquet
+
+    n = 40
+    table = {"text": [f"a{i}" for i in range(n)], "label": [i % 2 for i in range(n)], "raw": [b"x"] * n}
+    table["day"] = [datetime.datetime(2024, 1, 1)] * n
+    parquet.write_table(pyarrow.table(table), tmp_path / "p.parquet")
+    raw = read_dataset(str(tmp_path / "p.parquet"))
+    assert len(raw.splits["train"]) + len(raw.splits["validation"]) == n
+
+
+@pytest.mark.parametrize(
+    ("head", "columns", "roles"),
+    [
+        ("Text,Label", {}, {"text": "Text", "label": "Label"}),
+        ("review,label", {"text": "review"}, {"text": "review", "label": "label"}),
+        ("text,stars", {"label": "stars"}, {"text": "text", "label": "stars"}),
+        ("prompt,label", {}, {"text": "prompt", "label": "label"}),
+    ],
+)
+def test_roles_by_name_and_by_word(tmp_path: Path, head: str, columns: dict[str, str], roles: dict[str, str]) -> None:
+    for split in ("train", "validation"):
+        csv(tmp_path / "d", split, [("a", 0), ("b", 1)], head)
+    raw = read_dataset(str(tmp_path / "d"), None, columns)
+    assert {r: c for r, c in vars(raw.roles).items() if c} == roles
+    assert raw.task == "text-classification"
 
 
 def jsonl(file: Path, rows: list[dict[str, object]]) -> None:
@@ -199,6 +264,10 @@ BAD: list[tuple[str, str, dict[str, str], str]] = [
         "name it: --columns text=COLUMN"
     )),
     ("sentence,label\n", "sentence,label\na,x\n", {}, "the train split is empty"),
+    ("sentence,label\na,0\nb,1\n", "sentence,label\na,x\n", {}, "the label column 'label' mixes int and str; use one"),
+    ("sentence,label\na,0\nb,\n", "sentence,label\na,0\n", {}, "'label' holds empty cells in the train rows"),
+    ("sentence,label\na,x\nb,x\n", "sentence,label\na,x\n", {}, "every training row has the label x; classes are two"),
+    ("prompt\na\n", "prompt\na\n", {}, "a prompt needs a completion column and the other way round; there are: prompt"),
     ("sentence,label\na,0.5\n", "sentence,label\na,0.5\n", {}, "holds fractions; classes are words or whole numbers"),
     ("sentence,label\na,x\n", "sentence,label\na,x\n", {"txt": "sentence"}, (
         r"no role 'txt'; did you mean "
@@ -213,6 +282,59 @@ def test_bad_tables(tmp_path: Path, train: str, validation: str, columns: dict[s
     (tmp_path / "validation.csv").write_text(validation)
     with pytest.raises(DataError, match=message):
         read_dataset(str(tmp_path), None, columns)
+
+
+def test_a_label_that_only_the_test_rows_have_is_told_before_the_search(tmp_path: Path) -> None:
+    csv(tmp_path / "d", "train", [("a", "x"), ("b", "y")])
+    csv(tmp_path / "d", "validation", [("a", "x")])
+    csv(tmp_path / "d", "test", [("a", "z")])
+    with pytest.raises(
+        DataError,
+        match=r"label 'z' stands in the test rows only; no training row shows it \(training labels: x, y\)",
+    ):
+        read_dataset(str(tmp_path / "d"))
+
+
+TALK = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"prompt": "a", "completion": "b"}, {"prompt": "c"}], "row 2 of train has no 'completion'"),
+        ([{"prompt": "a", "completion": "b"}, {"completion": "c"}], "row 2 of train has no 'prompt'"),
+        ([{"text": "a"}, {"text": None}], "row 2 of train has no 'text'"),
+        ([{"messages": TALK}, {"messages": None}], "row 2 of train has no 'messages'"),
+        ([{"messages": TALK}, {"messages": TALK[:1]}], "row 2 of train has nothing to predict: no assistant turn"),
+        ([{"text": "a", "label": 0}, {"text": "b", "label": "x"}], "'label' holds lists or mixed kinds"),
+        ([{"text": "a", "label": [0]}], "'label' holds lists or mixed kinds"),
+        ([{"text": "a", "label": 0}, {"text": "b", "label": None}], "'label' holds empty cells in the train rows"),
+        ([{"instruction": "a", "output": "b"}], "no text or picture column among instruction, output; name it"),
+    ],
+)
+def test_bad_json_lines(tmp_path: Path, rows: list[dict[str, object]], message: str) -> None:
+    jsonl(tmp_path / "train.jsonl", rows)
+    jsonl(tmp_path / "validation.jsonl", rows[:1])
+    base = base_for("causal-lm")
+    base.processor.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    with pytest.raises(DataError, match=message):
+        prepare(read_dataset(str(tmp_path)), base)
+
+
+def test_bad_pictures(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for split, classes in (("train", "ab"), ("validation", "abc")):
+        for label in classes:
+            (tmp_path / split / label).mkdir(parents=True)
+            Image.new("L", (8, 8)).save(tmp_path / split / label / "0.png")
+    with pytest.raises(DataError, match="label 'c' stands in the validation rows only; no training row shows it"):
+        read_dataset(str(tmp_path))
+    (tmp_path / "validation" / "c" / "0.png").unlink()
+    (tmp_path / "train" / "a" / "0.png").write_text("no picture")
+    raw = read_dataset(str(tmp_path))
+    with pytest.raises(DataError, match=r"train pictures: cannot identify image file .*0.png"):
+        prepare(raw, base_for(raw.task))
 
 
 def test_bad_places(tmp_path: Path) -> None:
