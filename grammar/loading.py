@@ -26,10 +26,10 @@ def loads(text: str, name: str = "<text>") -> Space:
 
 
 def _made(text: str, name: str, file: str, path: Path | None) -> Space:
-    grammar, facts, lints = reader.read(text, file)
+    grammar, facts, program, lints = reader.read(text, file)
     bounds = {bound.name: bound.value for bound in grammar.settings.bounds}
     options = site_options(grammar, facts) if grammar.site is not None else ()
-    space = Space(name, path, text, grammar, facts, lints, bounds, {}, options)
+    space = Space(name, path, text, grammar, facts, program, lints, bounds, {}, options)
     if not space.is_site_space:
         _check_bounds(space, grammar)
     space.lints = (*lints, *_growth(space, grammar, facts))

@@ -18,6 +18,7 @@ from archrank.grammar.sentence import Sentences
 from archrank.grammar.skeleton import Option, Skeleton
 
 _TRIES = 64
+_DRAWS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +138,25 @@ class Trees:
     def _cumulative(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return np.cumsum(self.size_probabilities())
 
+    def finished(self, choices: Sequence[int], uniform: Uniforms) -> Sequence[int] | None:
+        """What a drawn or varied derivation becomes before it is a candidate; None where it cannot be one."""
+        return choices
+
     def sample(self, rng: np.random.Generator, n: int) -> list[Derivation]:
         """`n` independent candidates."""
         uniform = Uniforms(rng)
-        return [self.derivation(self._drawn(uniform)) for _ in range(n)]
+        return [self.derivation(self._fitting(uniform)) for _ in range(n)]
+
+    def _fitting(self, uniform: Uniforms) -> Sequence[int]:
+        for _ in range(_DRAWS):
+            found = self.finished(self._drawn(uniform), uniform)
+            if found is not None:
+                return found
+        raise ValueError(self.no_fit())
+
+    def no_fit(self) -> str:
+        """What to say where no drawn derivation can become a candidate."""
+        return f"none of {_DRAWS} sentences could become a candidate"
 
     def _drawn(self, uniform: Uniforms) -> list[int]:
         if not self.tabled:
@@ -218,11 +234,14 @@ class Trees:
             for i in rng.permutation(len(states)).tolist():
                 if len(self.skeleton.options[states[i]]) > 1:
                     subtree = self._another(d.choices[i], nodes, i, uniform)
-                    if subtree is not None:
-                        child = self.derivation([*d.choices[:i], *subtree, *d.choices[nodes.ends[i] :]])
-                        if child.key != d.key:
-                            return child
+                    child = subtree and self._child([*d.choices[:i], *subtree, *d.choices[nodes.ends[i] :]], uniform)
+                    if child and child.key != d.key:
+                        return child
         return self._other_than({d.key}, uniform)
+
+    def _child(self, choices: Sequence[int], uniform: Uniforms) -> Derivation | None:
+        found = self.finished(choices, uniform)
+        return None if found is None else self.derivation(found)
 
     def _another(self, current: int, nodes: Nodes, i: int, uniform: Uniforms) -> list[int] | None:
         """A subtree for node i that begins with another option; None where the bounds leave none."""
@@ -258,7 +277,7 @@ class Trees:
     def _other_than(self, keys: set[str], uniform: Uniforms) -> Derivation:
         """Any sentence but these: drawn, and where draws repeat, the first that enumeration gives."""
         for _ in range(_TRIES):
-            child = self.derivation(self._drawn(uniform))
+            child = self.derivation(self._fitting(uniform))
             if child.key not in keys:
                 return child
         for child in self.enumerate():
@@ -291,8 +310,8 @@ class Trees:
                 choices = (*a.choices[:i], *b.choices[j : donor.ends[j]], *a.choices[nodes.ends[i] :])
                 if choices in (a.choices, b.choices) or self.skeleton.lift(choices) is None:
                     continue
-                child = self.derivation(choices)
-                if child.key not in (a.key, b.key):
+                child = self._child(choices, uniform)
+                if child and child.key not in (a.key, b.key):
                     return child
         for _ in range(_TRIES):
             child = self.mutate(a, rng)

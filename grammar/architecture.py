@@ -1,0 +1,126 @@
+"""An immutable graph of ops: what a sentence of an architecture space builds, with shapes and costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from archrank.grammar.signatures import Argument, Join, Op, Shape, Split, elements
+from archrank.grammar.workload import OpCost, Workload
+
+if TYPE_CHECKING:
+    import networkx
+
+BYTES_PER_ELEMENT = 4
+
+
+class OpNode(NamedTuple):
+    """One op of the graph.
+
+    `inputs`: the nodes it reads, -1 the architecture's input. `shape`: of its output, without the batch. `params`,
+    `flops` (2 × multiply-adds) at batch 1, `written`: elements of new memory. `node`: the place in the derivation's
+    preorder that it comes from (ops of a structure's own: the structure's); copies of one place share it.
+    """
+
+    op: str
+    arguments: tuple[Argument, ...]
+    inputs: tuple[int, ...]
+    shape: Shape
+    params: int
+    flops: int
+    written: int
+    node: int
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """The ops of one sentence in an order in which they can run; the last value is `output` (-1: the input itself).
+
+    `input`: the input's shape without the batch. `signatures`: of each op, parallel to `ops`.
+    """
+
+    input: Shape
+    ops: tuple[OpNode, ...]
+    output: int
+    signatures: tuple[Op | Split | Join, ...]
+
+    @property
+    def shape(self) -> Shape:
+        """The output's shape, without the batch."""
+        return self.input if self.output < 0 else self.ops[self.output].shape
+
+    @cached_property
+    def params(self) -> int:
+        """Weights of all ops; each copy has its own."""
+        return sum(op.params for op in self.ops)
+
+    @cached_property
+    def flops(self) -> int:
+        """2 × multiply-adds at batch 1, attention products included: torch's FlopCounterMode."""
+        return sum(op.flops for op in self.ops)
+
+    @cached_property
+    def activation_bytes(self) -> int:
+        """Bytes in fp32 of the largest single value that an op writes, at batch 1 (the input where none writes)."""
+        largest = max((op.written for op in self.ops), default=0)
+        return BYTES_PER_ELEMENT * (largest or elements(self.input))
+
+    @cached_property
+    def live_elements(self) -> int:
+        """The most elements that are held at once at batch 1 when the ops run in order and each value is dropped after
+        its last use; a view holds what it looks at.
+        """
+        last = [len(self.ops)] * (len(self.ops) + 1)
+        seen = set[int]()
+        for i in range(len(self.ops) - 1, -1, -1):
+            for read in self.ops[i].inputs:
+                if read not in seen and read != self.output:
+                    seen.add(read)
+                    last[read] = i
+        drops: list[list[int]] = [[] for _ in range(len(self.ops) + 1)]
+        for value in range(-1, len(self.ops)):
+            drops[last[value]].append(value)
+        held = most = elements(self.input)
+        for i, op in enumerate(self.ops):
+            held += op.written
+            most = max(most, held)
+            held -= sum(elements(self.input) if value < 0 else self.ops[value].written for value in drops[i])
+        return most
+
+    def workload(self, batch: int = 1) -> Workload:
+        """The op costs at a batch, equal ones merged: what a device prices. ValueError where batch < 1."""
+        if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+            raise ValueError(f"workload({batch!r}): the batch is a whole number of at least 1")
+        costs = [cost for i in range(len(self.ops)) for cost in self.costs(i, batch)]
+        return Workload(tuple(costs), self.params, batch * self.live_elements)
+
+    def costs(self, index: int, batch: int) -> Sequence[OpCost]:
+        """What a device runs for one op."""
+        node, signature = self.ops[index], self.signatures[index]
+        shapes = tuple(self.input if i < 0 else self.ops[i].shape for i in node.inputs)
+        if isinstance(signature, Split):
+            return ()
+        if signature.costs is not None:
+            given = shapes if isinstance(signature, Join) else shapes[0]
+            return signature.costs(given, batch, *node.arguments)
+        if not (node.flops or node.params or node.written):
+            return ()
+        totals = {"flops": batch * node.flops, "read": batch * sum(map(elements, shapes))}
+        written = {"written": batch * node.written, "parameters": node.params}
+        return (OpCost.of("other", {**totals, **written}),)
+
+    def graph(self) -> networkx.DiGraph[int]:
+        """The graph for networkx: node -1 is the input; the others have op, arguments, shape, params, flops. An edge's
+        `slots` are the places among the op's inputs, since one value may be read twice.
+        """
+        import networkx
+
+        found: networkx.DiGraph[int] = networkx.DiGraph()
+        found.add_node(-1, op="input", arguments=(), shape=self.input, params=0, flops=0)
+        for i, op in enumerate(self.ops):
+            found.add_node(i, op=op.op, arguments=op.arguments, shape=op.shape, params=op.params, flops=op.flops)
+            for read in dict.fromkeys(op.inputs):
+                found.add_edge(read, i, slots=tuple(k for k, other in enumerate(op.inputs) if other == read))
+        return found
