@@ -99,6 +99,11 @@ class Space:
         return tuple(sorted({option.adapter.rank for option in self._options} - {0}))
 
     @property
+    def site_options(self) -> tuple[SiteOption, ...]:
+        """What a site can take, in the file's order: the choices of a space of sites count these; () elsewhere."""
+        return self._options
+
+    @property
     def is_finite(self) -> bool:
         """Whether `size()` and `enumerate()` come to an end."""
         if self.is_site_space:
