@@ -26,7 +26,7 @@ def bound_space(space: grammar.Space, *, base: str | None, target_modules: str |
 
 
 def tightened(space: grammar.Space, where: Iterable[str | Constraint]) -> grammar.Space:
-    """The sentences of `space` that meet what `where` says of their own costs: adapter parameters of adapters, all costs
+    """The sentences of `space` that meet what `where` says of their own costs: adapter parameters of adapters, any cost
     of architectures. What else it says is left to the trials. EmptySpaceError where no sentence does.
     """
     constraints = _parsed(where)
@@ -49,9 +49,7 @@ def within(space: grammar.Space, where: Iterable[str | Constraint]) -> grammar.S
                 f"{c}: sentences of {space.name} have no {c.name}; {hint}Known here: {', '.join(space.costs)}"
             )
         if not _is_taken(space, c):
-            raise ExpressionError(
-                f"{c}: {space.name} can be bounded in {c.name} from above alone: write {c.name} <= N"
-            )
+            raise ExpressionError(f"{c}: {space.name} can be bounded in {c.name} from above alone: write {c.name} <= N")
     return _within(space, constraints)
 
 

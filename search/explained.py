@@ -22,8 +22,8 @@ _DEEPEST, _MAIN = 40, 8
 
 
 def ops(space: Space, d: Derivation, architecture: Architecture | None) -> list[dict[str, object]]:
-    """What the sentence builds, for JSON: the ops of an architecture (inputs: places in this list, -1 the architecture's
-    own), or the adapters of a base with their module's (out, in) as shape; [] where sentences are neither.
+    """What the sentence builds, for JSON: the ops of an architecture (inputs: places in this list, -1 its own input),
+    or the adapters of a base with their module's (out, in) as shape; [] where sentences are neither.
     """
     if architecture is not None:
         return [
@@ -116,13 +116,12 @@ def _costs(architecture: Architecture) -> Iterator[str]:
     merged = merge(architecture)
     table = [("op", "×", "shape", "parameters", "", "FLOPs", "")]
     for row, count in zip(merged.rows, merged.counts, strict=True):
-        params, flops = percent(share(row.params * count, architecture.params)), percent(
-            share(row.flops * count, architecture.flops)
+        params, flops = (
+            percent(share(row.params * count, architecture.params)),
+            percent(share(row.flops * count, architecture.flops)),
         )
         times = str(count) if count > 1 else ""
-        table.append(
-            (row.word, times, shown_shape(row.shape), _count(row.params), params, _count(row.flops), flops)
-        )
+        table.append((row.word, times, shown_shape(row.shape), _count(row.params), params, _count(row.flops), flops))
     total = ("total", "", "", f"{architecture.params:,}", "", f"{architecture.flops:,}", "")
     yield from aligned([*table, total], "<><>>>>")
     if max(merged.counts, default=1) > 1:
@@ -170,7 +169,8 @@ def _site_lines(space: Space, d: Derivation) -> Iterator[str]:
     table.append(("", "total", "", "", f"{total.params:,}", "", f"{total.flops:,}"))
     yield from aligned(table, "><<>>>>")
     log_prob = space.log_prob(d)
-    yield f"{len(space.sites) - left} of {len(space.sites)} modules adapted, {left} left alone; {number(total.bytes, 'bytes')} in fp32"
+    sites, held = len(space.sites), number(total.bytes, "bytes")
+    yield f"{sites - left} of {sites} modules adapted, {left} left alone; {held} in fp32"
     yield f"log-probability {log_prob:.6g}: 1 in {_odds(log_prob)} by the file's own numbers, before any bound"
 
 

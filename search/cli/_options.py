@@ -23,9 +23,15 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 def add_space(parser: argparse.ArgumentParser) -> None:
     """SPACE and what its sentences are made for: --input and --ops, or --base and --target-modules."""
     parser.add_argument("space", metavar="SPACE", help="a .lark file or a shipped name")
-    parser.add_argument("--input", metavar="SHAPE", help="of an architecture's input, such as 3x32x32 (default: the file's)")
     parser.add_argument(
-        "--ops", action="append", default=[], metavar="FILE", help="Python file that defines ops with ar.op (repeatable)"
+        "--input", metavar="SHAPE", help="of an architecture's input, such as 3x32x32 (default: the file's)"
+    )
+    parser.add_argument(
+        "--ops",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file that defines ops with ar.op (repeatable)",
     )
     add_run_flags(parser, ("base", "target_modules"))
 

@@ -47,8 +47,8 @@ def _for_input(space: Space, text: str) -> Space:
     shape = tuple(map(int, re.split("[x×]", text))) if _SHAPE.fullmatch(text) else ()
     if not shape or not all(0 < n < 2**31 for n in shape):
         raise ConfigError(
-            f"--input {text}: write channels x height x width, such as 3x32x32, or length x width, such as 128x64, each at "
-            "least 1"
+            f"--input {text}: write channels x height x width, such as 3x32x32, or length x width, such as 128x64, "
+            "each at least 1"
         )
     return space.with_input(shape)
 

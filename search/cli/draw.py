@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format", choices=["svg", "ascii"], help="default: svg where --out ends in .svg, otherwise ascii"
     )
     parser.add_argument("--out", metavar="FILE", help="where to write it (default: stdout)")
-    parser.add_argument("--width", type=int, metavar="N", help="characters of a line of ascii (default: the terminal's)")
+    parser.add_argument(
+        "--width", type=int, metavar="N", help="characters of a line of ascii (default: the terminal's)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,7 +73,7 @@ def _picture(space: Space, d: Derivation, as_svg: bool, width: int) -> str:
             "//@ target_modules; `search explain` shows the derivation"
         )
     bars = [
-        drawing.Bar(site.name, option.label if params else "", option.adapter.rank, params)
+        drawing.Bar(site.name, option.label if option.adapter.rank else "", option.adapter.rank, params)
         for site, option, params, _ in adapters(space, d)
     ]
     return drawing.rank_svg(bars, space.name) if as_svg else drawing.rank_ascii(bars, space.name, width)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 
+from archrank.search.drawing.blocks import CHARACTER
 from archrank.search.drawing.lanes import LEAST_WIDTH, cut
-from archrank.search.drawing.svg import page
+from archrank.search.drawing.marks import clean, rect, words
+from archrank.search.drawing.page import page
 
-_ROW, _BAR, _CHARACTER = 22.0, 320.0, 7.3
+_ROW, _BAR, _LONGEST_BAR = 22.0, 320.0, 48
 _LONGEST_NAME = 48
 
 
@@ -22,10 +23,15 @@ class Bar:
     rank: int
     params: int
 
+    @property
+    def told(self) -> str:
+        """What stands behind the bar."""
+        return f"{self.label}  {self.params:,}" if self.label else "left alone"
+
 
 def summary(bars: Sequence[Bar]) -> str:
     """`14 of 18 modules adapted · ranks 1–16, sum 62 · 20,480 adapter parameters`."""
-    ranks = [bar.rank for bar in bars if bar.params]
+    ranks = [bar.rank for bar in bars if bar.label]
     params = f"{sum(bar.params for bar in bars):,} adapter parameters"
     if not ranks:
         return f"none of {len(bars)} modules adapted · {params}"
@@ -34,22 +40,27 @@ def summary(bars: Sequence[Bar]) -> str:
 
 
 def rank_ascii(bars: Sequence[Bar], title: str = "", width: int = 100) -> str:
-    """A line a module, its bar as long as its rank; at most `width` characters wide."""
+    """A line a module, its bar as long as its rank; at most `width` characters (at least LEAST_WIDTH are taken)."""
     width = max(LEAST_WIDTH, width)
     names = [_name(bar.module, width // 3) for bar in bars]
-    wide, most = max(map(len, names), default=0), max((bar.rank for bar in bars), default=0) or 1
-    told = [f"{bar.label or '·'}" + (f"  {bar.params:,}" if bar.params else "") for bar in bars]
-    room = max(4, width - wide - max(map(len, told), default=0) - 4)
+    wide, told = max(map(len, names), default=0), max((len(bar.told) for bar in bars), default=0)
+    longest = min(_LONGEST_BAR, max(4, width - wide - told - 4))
+    most = _most(bars)
     lines = [*([title] if title else []), summary(bars), ""]
-    for bar, name, text in zip(bars, names, told, strict=True):
-        lines.append(f"{name:<{wide}}  {_blocks(bar.rank / most * min(room, 48))}{' ' if bar.rank else ''}{text}")
+    for bar, name in zip(bars, names, strict=True):
+        drawn = eighths(bar.rank / most * longest)
+        lines.append(f"{name:<{wide}}  {drawn}{' ' if drawn else ''}{bar.told}")
     return "".join(cut(line, width) + "\n" for line in lines)
 
 
-def _blocks(length: float) -> str:
-    """A bar in eighths of a character."""
-    whole, eighths = divmod(round(length * 8), 8)
-    return "█" * whole + (" ▏▎▍▌▋▊▉"[eighths] if eighths else "")
+def eighths(length: float) -> str:
+    """A bar of so many characters, to an eighth."""
+    whole, rest = divmod(round(length * 8), 8)
+    return "█" * whole + ("", *"▏▎▍▌▋▊▉")[rest]
+
+
+def _most(bars: Sequence[Bar]) -> int:
+    return max((bar.rank for bar in bars), default=0) or 1
 
 
 def _name(module: str, longest: int) -> str:
@@ -59,24 +70,21 @@ def _name(module: str, longest: int) -> str:
 def rank_svg(bars: Sequence[Bar], title: str = "") -> str:
     """A row a module: name, a bar as long as its rank, what it gets and its parameters."""
     names = [_name(bar.module, _LONGEST_NAME) for bar in bars]
-    left = _CHARACTER * max(map(len, names), default=0) + 14
-    most = max((bar.rank for bar in bars), default=0) or 1
-    right = 14 + _CHARACTER * max((len(_told(bar)) for bar in bars), default=0)
-    body = "".join(_row(bar, name, k * _ROW, left, _BAR * bar.rank / most) for k, (bar, name) in enumerate(zip(bars, names, strict=True)))
+    left = CHARACTER * max(map(len, names), default=0) + 14
+    right = CHARACTER * max((len(bar.told) for bar in bars), default=0) + 14
+    most, rows = _most(bars), zip(bars, names, strict=True)
+    body = "".join(_row(bar, name, k * _ROW, left, _BAR * bar.rank / most) for k, (bar, name) in enumerate(rows))
     return page((left + _BAR + right, _ROW * len(bars)), title or "Ranks", summary(bars), body)
 
 
-def _told(bar: Bar) -> str:
-    return f"{bar.label}  {bar.params:,}" if bar.params else "left alone"
-
-
 def _row(bar: Bar, name: str, y: float, left: float, length: float) -> str:
-    middle = y + _ROW / 2 + 4
-    text = f'<tspan class="op">{escape(bar.label)}</tspan> {bar.params:,}' if bar.params else "left alone"
+    middle, tall = y + _ROW / 2 + 4, _ROW - 8
+    told = f'<tspan class="op">{clean(bar.label)}</tspan> {bar.params:,}' if bar.label else bar.told
     return (
-        f"<g><title>{escape(bar.module)}: {escape(_told(bar))}</title>"
-        f'<text class="shape name" text-anchor="end" x="{left - 12:.1f}" y="{middle:.1f}">{escape(name)}</text>'
-        f'<rect class="track" x="{left:.1f}" y="{y + 4:.1f}" width="{_BAR}" height="{_ROW - 8}" rx="3"/>'
-        f'<rect class="tint" x="{left:.1f}" y="{y + 4:.1f}" width="{length:.1f}" height="{_ROW - 8}" rx="3"/>'
-        f'<text class="shape" x="{left + _BAR + 10:.1f}" y="{middle:.1f}">{text}</text></g>'
+        f"<g><title>{clean(bar.module)}: {clean(bar.told)}</title>"
+        + words("shape name", (left - 12, middle), clean(name), end=True)
+        + rect("track", (left, y + 4), (_BAR, tall), 3)
+        + rect("tint", (left, y + 4), (length, tall), 3)
+        + words("shape", (left + _BAR + 10, middle), told)
+        + "</g>"
     )

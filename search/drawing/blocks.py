@@ -152,7 +152,7 @@ def _block(picture: Picture, chain: Sequence[int]) -> Block:
 
 
 def _arrows(picture: Picture, chains: Sequence[Sequence[int]], at: dict[int, int]) -> list[Arrow]:
-    found = []
+    found = list[Arrow]()
     for k, chain in enumerate(chains):
         reads = picture.reads[chain[0]]
         found.extend(Arrow(at[read], k + 1, reads.count(read)) for read in dict.fromkeys(reads))

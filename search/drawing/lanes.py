@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from archrank.grammar.architecture import Architecture
 from archrank.search.drawing.folding import picture_of
-from archrank.search.drawing.picture import INPUT, Frame, Picture, Row, percent, share, shown_shape
+from archrank.search.drawing.picture import Frame, Picture, Row, percent, share, shown_shape
 from archrank.search.drawing.words import facts
 
 LEAST_WIDTH = 40
@@ -56,22 +56,27 @@ class _Lanes:
         widest = max(self.column.values(), default=0)
         start = 2 * widest + 3 if 2 * widest + 3 <= width // 2 else 0
         words = max((len(_word(item)) for item in self.picture.items if isinstance(item, Row)), default=0)
+        enter: list[list[int]] = [[] for _ in range(last + 1)]
+        leave: list[list[int]] = [[] for _ in range(last + 1)]
+        for edge in self.edges:
+            leave[edge[0]].append(self.column[edge])
+            enter[edge[1]].append(self.column[edge])
+        active = set[int]()
         for line in range(last + 1):
-            active = {c for (a, b), c in self.column.items() if a < line < b}
-            entering = sorted({self.column[e] for e in self.edges if e[1] == line})
-            if len(entering) > 1:
-                yield _joined(active, entering, "├┴╯")
+            active.difference_update(enter[line])
+            if len(enter[line]) > 1:
+                yield _joined(active, sorted(enter[line]), "├┴╯")
             yield from self._line(line, active, start, min(words, _WORD), width)
-            leaving = sorted({self.column[e] for e in self.edges if e[0] == line})
-            if len(leaving) > 1:
-                yield _joined(active, leaving, "├┬╮")
+            if len(leave[line]) > 1:
+                yield _joined(active, sorted(leave[line]), "├┬╮")
+            active.update(leave[line])
 
     def _line(self, line: int, active: set[int], start: int, words: int, width: int) -> Iterator[str]:
         item = self.picture.items[line - 1] if 0 < line <= len(self.picture.items) else None
         place = self.at[line]
         if item is None:
             text = self.ends[0 if line == 0 else 1]
-            if text or line == 0 and sum(e[0] == 0 for e in self.edges) > 1:
+            if text or (line == 0 and sum(edge[0] == 0 for edge in self.edges) > 1):
                 yield _lead(active, place, "○", start) + text
         elif isinstance(item, Row):
             yield _lead(active, place, "●", start) + self._told(item, words)

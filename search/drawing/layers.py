@@ -8,8 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
+from archrank.search.drawing.picture import DrawingError
+
+MOST_POINTS = 20_000
+"""Boxes and places that arrows pass, in one drawing."""
 _SWEEPS = 8
-_REAL, _MIXED, _STRAIGHT = 4.0, 0.02, 1.0
+_REAL, _MIXED, _STRAIGHT = 4.0, 0.002, 0.004  # arrows that pass give way: they are made straight at the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,11 @@ def _chains(
         between = range(layer[source] + 1, layer[target])
         chains.append([source, *range(len(at), len(at) + len(between)), target])
         at.extend(between)
-        # beside what it passes: an arrow that leaves a fork to the right of it, one from a finished branch in its place
+        if len(at) > MOST_POINTS:
+            raise DrawingError(
+                f"the picture's arrows pass more than {MOST_POINTS:,} places; --format ascii draws it, a line an op"
+            )
+        # an arrow that leaves a fork goes to the right of what it passes, one from a finished branch stays where it is
         keys.extend([target - 0.5 if leaving[source] > 1 else source + 0.25] * len(between))
     return chains, keys, at
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from archrank.grammar.signatures import Argument, Shape
@@ -95,7 +94,7 @@ def shown_arguments(arguments: tuple[Argument, ...]) -> str:
 
 
 def share(part: int, whole: int) -> float:
-    """part / whole, 0 where there is no whole."""
+    """The share of a part, 0 where there is no whole."""
     return part / whole if whole else 0.0
 
 
@@ -104,8 +103,3 @@ def percent(value: float) -> str:
     if value <= 0:
         return ""
     return f"{value * 100:.0f} %" if value >= 0.0995 else f"{max(value * 100, 0.1):.1f} %"
-
-
-def is_whole(part: int, of: int) -> bool:
-    """Whether `of` is a multiple of `part`."""
-    return part > 0 and math.gcd(part, of) == part

@@ -13,11 +13,11 @@ _LONGEST_PERIOD = 64
 
 
 class Run(NamedTuple):
-    """Items that are `count` times the first `period` ones, from the value `source` on."""
+    """Items that are `times` times the first `period` ones, from the value `source` on."""
 
     ids: tuple[int, ...]
     period: tuple[int, ...]
-    count: int
+    times: int
     source: int
 
 
@@ -51,7 +51,7 @@ def _contracted(picture: Picture, runs: Sequence[Run]) -> Picture:
         elif i == run.ids[-1]:  # the last one: whatever it reads stands before it
             at[i] = len(items)
             body = repeats(part(picture, run.period, run.source, run.period[-1]))
-            items.append(Frame(run.count, True, body))
+            items.append(Frame(run.times, True, body))
             reads.append((at[run.source],))
     return Picture(picture.input, tuple(items), tuple(reads), at[picture.output])
 
@@ -59,11 +59,13 @@ def _contracted(picture: Picture, runs: Sequence[Run]) -> Picture:
 def _runs(picture: Picture) -> Iterator[Run]:
     """Runs that do not overlap: in the whole, and inside the branches of what does not repeat."""
     readers = _readers(picture)
+    known = dict[Item, int]()
+    kinds = [known.setdefault(item, len(known)) for item in picture.items]
     todo: list[tuple[list[int], int, int]] = [(list(range(len(picture.items))), INPUT, picture.output)]
     while todo:
         ids, source, output = todo.pop()
         segments = _segments(picture, ids, output)
-        forms = _forms(picture, segments, source)
+        forms = _forms(picture, kinds, segments, source)
         at = 0
         while at < len(segments):
             period, count = _longest(forms, [len(s) for s in segments], at)
@@ -79,7 +81,7 @@ def _runs(picture: Picture) -> Iterator[Run]:
 def _segments(picture: Picture, ids: Sequence[int], output: int) -> list[list[int]]:
     """The items cut behind each one that every path passes."""
     at = {i: k for k, i in enumerate(ids)}
-    last = [k for k in range(len(ids))]
+    last = list(range(len(ids)))
     entry = 0
     for k, i in enumerate(ids):
         for read in picture.reads[i]:
@@ -98,14 +100,14 @@ def _segments(picture: Picture, ids: Sequence[int], output: int) -> list[list[in
     return [*segments, current] if current else segments
 
 
-def _forms(picture: Picture, segments: Sequence[Sequence[int]], source: int) -> list[int]:
-    """A number for each segment, equal for equal ones."""
+def _forms(picture: Picture, kinds: Sequence[int], segments: Sequence[Sequence[int]], source: int) -> list[int]:
+    """A number for each segment, equal for equal ones; `kinds`: a number for each item."""
+    if len(segments) < 2:
+        return [0] * len(segments)
     known, forms = dict[object, int](), list[int]()
     for segment in segments:
         at = {i: k for k, i in enumerate(segment)}
-        form = tuple(
-            (picture.items[i], tuple(at.get(read, INPUT) for read in picture.reads[i])) for i in segment
-        )
+        form = tuple((kinds[i], tuple(at.get(read, INPUT) for read in picture.reads[i])) for i in segment)
         forms.append(known.setdefault((picture.shape_of(source), form), len(known)))
         source = segment[-1]
     return forms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from archrank.search.drawing.layers import Layering
 
@@ -74,13 +75,11 @@ def placed(
 
 
 def _steps(chain: Sequence[int], port: tuple[float, float], x: Sequence[float]) -> list[Point]:
-    """x at the upper and the lower end of each piece of an arrow."""
+    """Where x is at the upper and the lower end of each piece of an arrow."""
     at = [x[node] for node in chain]
     at[0] += port[0]
     at[-1] += port[1]
-    return [
-        (one, one if abs(one - other) < _STRAIGHT else other) for one, other in zip(at, at[1:], strict=False)
-    ]
+    return [(one, one if abs(one - other) < _STRAIGHT else other) for one, other in pairwise(at)]
 
 
 def _tracks(
@@ -105,10 +104,7 @@ def _tracks(
     for gap in gaps:
         _assign(list(gap.values()))
     tracks = [
-        [
-            gaps[at[chain[k]]][name].track if name in gaps[at[chain[k]]] else 0
-            for k, name in enumerate(names[e])
-        ]
+        [gaps[at[chain[k]]][name].track if name in gaps[at[chain[k]]] else 0 for k, name in enumerate(names[e])]
         for e, chain in enumerate(layering.chains)
     ]
     return tracks, [max((bus.track for bus in gap.values()), default=-1) + 1 for gap in gaps]
