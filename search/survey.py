@@ -1,4 +1,4 @@
-"""What `search check` measures of a space: its size, how it branches, how large samples are, how branches are joined."""
+"""What `search check` measures of a space: its size, how it branches, how large samples are and what they use."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def given_space(args: argparse.Namespace) -> Space:
     from archrank.search.binding import bound_space
 
     for file in args.ops:
-        ops.load_file(file)  # type: ignore[attr-defined,unused-ignore]  # until every branch has it
+        ops.load_file(file)
     space = grammar.load(args.space)
     if args.input is not None:
         space = _for_input(space, args.input)

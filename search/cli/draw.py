@@ -73,7 +73,7 @@ def _picture(space: Space, d: Derivation, as_svg: bool, width: int) -> str:
             "//@ target_modules; `search explain` shows the derivation"
         )
     bars = [
-        drawing.Bar(site.name, option.label if option.adapter.rank else "", option.adapter.rank, params)
+        drawing.Bar(site.name, option.label if params else "", option.adapter.rank, params)
         for site, option, params, _ in adapters(space, d)
     ]
     return drawing.rank_svg(bars, space.name) if as_svg else drawing.rank_ascii(bars, space.name, width)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,11 +43,11 @@ def summary(bars: Sequence[Bar]) -> str:
 def rank_ascii(bars: Sequence[Bar], title: str = "", width: int = 100) -> str:
     """A line a module, its bar as long as its rank; at most `width` characters (at least LEAST_WIDTH are taken)."""
     width = max(LEAST_WIDTH, width)
-    names = [_name(bar.module, width // 3) for bar in bars]
+    names = [_name(bar.module, width // 2) for bar in bars]
     wide, told = max(map(len, names), default=0), max((len(bar.told) for bar in bars), default=0)
     longest = min(_LONGEST_BAR, max(4, width - wide - told - 4))
     most = _most(bars)
-    lines = [*([title] if title else []), summary(bars), ""]
+    lines = [*([title] if title else []), *textwrap.wrap(summary(bars), width), ""]
     for bar, name in zip(bars, names, strict=True):
         drawn = eighths(bar.rank / most * longest)
         lines.append(f"{name:<{wide}}  {drawn}{' ' if drawn else ''}{bar.told}")

@@ -14,7 +14,7 @@ _TITLE, _FACTS = 9.2, 6.7
 
 
 def page(size: Point, title: str, facts: str, body: str) -> str:
-    """The file for a drawing of a size, its text as text, the title and the facts told to readers that do not see it."""
+    """The file for a drawing of a size; title and facts are told to readers that do not see it."""
     width = max(size[0], len(title) * _TITLE, len(facts) * _FACTS) + 2 * _MARGIN
     height = size[1] + _HEAD + 2 * _MARGIN
     name = "ar" + hashlib.sha256((title + body).encode()).hexdigest()[:10]
@@ -24,8 +24,9 @@ def page(size: Point, title: str, facts: str, body: str) -> str:
         f'style="max-width:100%;height:auto">'
         f'<title id="{name}t">{clean(title)}</title><desc id="{name}d">{clean(facts)}</desc><style>{style()}</style>'
         f'<rect class="page" width="100%" height="100%" rx="12"/>'
-        f"{words('title', (_MARGIN, _MARGIN + 16), clean(title))}{words('facts', (_MARGIN, _MARGIN + 37), clean(facts))}"
-        f'<g transform="translate({(width - size[0]) / 2:.1f} {_HEAD + _MARGIN:.1f})">{body}</g></svg>\n'
+        + words("title", (_MARGIN, _MARGIN + 16), clean(title))
+        + words("facts", (_MARGIN, _MARGIN + 37), clean(facts))
+        + f'<g transform="translate({(width - size[0]) / 2:.1f} {_HEAD + _MARGIN:.1f})">{body}</g></svg>\n'
     )
 
 

@@ -40,8 +40,8 @@ def svg(architecture: Architecture, title: str = "") -> str:
     picture = picture_of(architecture)
     if picture.rows() > MOST_ROWS:
         raise DrawingError(
-            f"the picture would have {picture.rows():,} rows, at most {MOST_ROWS:,} are drawn; --format ascii draws any "
-            "number, a line an op"
+            f"the picture would have {picture.rows():,} rows, at most {MOST_ROWS:,} are drawn; --format ascii draws "
+            "any number, a line an op"
         )
     drawn = sheet(picture, (f"input {shown_shape(architecture.input)}", f"output {shown_shape(architecture.shape)}"))
     body = "".join(_Writer(architecture.params, 1).sheet(drawn, (0.0, 0.0)))
