@@ -7,6 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from archrank import grammar
+from archrank.spaces.tables import read_table
+
+__all__ = ["available", "load", "path", "read_table", "summary"]
 
 _FOLDER = Path(__file__).parent
 

@@ -88,3 +88,10 @@ def register(op: Signature) -> None:
     if op.name in shipped():
         raise ValueError(f"ar.op({op.name!r}): an op of that name is built in; choose another")
     _registered[op.name] = op
+
+
+def load_file(path: str | Path) -> None:
+    """Runs a user's file, which registers ops by `ar.op`; SpaceError with its line where that fails."""
+    from archrank.grammar.user_ops import load_file as load_user_file
+
+    load_user_file(path)
