@@ -9,6 +9,7 @@ from archrank.grammar.arithmetic import number
 from archrank.grammar.derivation import Derivation
 from archrank.grammar.encoding import Slot
 from archrank.grammar.errors import EmptySpaceError, Lint, OpError, SpaceError
+from archrank.grammar.layers import EncoderLayer, LayerChoice
 from archrank.grammar.loading import load, loads
 from archrank.grammar.modules import match_modules
 from archrank.grammar.nearest import nearest
@@ -22,6 +23,8 @@ __all__ = [
     "Cost",
     "Derivation",
     "EmptySpaceError",
+    "EncoderLayer",
+    "LayerChoice",
     "Lint",
     "OpError",
     "OpNode",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
-from archrank.grammar.signatures import Argument, Join, Op, Shape, Split, elements
+from archrank.grammar.signatures import Argument, Join, Op, Shape, Split, elements, rows
 from archrank.grammar.workload import OpCost, Workload
 
 if TYPE_CHECKING:
     import networkx
 
 BYTES_PER_ELEMENT = 4
+_RANK = re.compile(r"=lora\((\d+)\)")
 
 
 class OpNode(NamedTuple):
@@ -23,6 +25,7 @@ class OpNode(NamedTuple):
     `inputs`: the nodes it reads, -1 the architecture's input. `shape`: of its output, without the batch. `params`,
     `flops` (2 × multiply-adds) at batch 1, `written`: elements of new memory. `node`: the place in the derivation's
     preorder that it comes from (ops of a structure's own: the structure's); copies of one place share it.
+    `adapter_params`: those of `params` that belong to adapters.
     """
 
     op: str
@@ -33,6 +36,7 @@ class OpNode(NamedTuple):
     flops: int
     written: int
     node: int
+    adapter_params: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,11 @@ class Architecture:
     def params(self) -> int:
         """Weights of all ops; each copy has its own."""
         return sum(op.params for op in self.ops)
+
+    @cached_property
+    def adapter_params(self) -> int:
+        """Those of `params` that belong to adapters."""
+        return sum(op.adapter_params for op in self.ops)
 
     @cached_property
     def flops(self) -> int:
@@ -134,11 +143,28 @@ class Architecture:
         if isinstance(signature, Join) and signature.costs is not None:
             return signature.costs(shapes, batch, *node.arguments)
         if isinstance(signature, Op) and signature.costs is not None:
-            return signature.costs(shapes[0], batch, *node.arguments)
+            own = node.arguments[: signature.arguments]
+            return (*signature.costs(shapes[0], batch, *own), *self._adapters(node, signature, shapes[0], batch))
         if not (node.flops or node.params or node.written):
             return ()
         totals = {"flops": batch * node.flops, "read": batch * sum(map(elements, shapes))}
         return (OpCost.of("other", {**totals, "written": batch * node.written, "parameters": node.params}),)
+
+    def _adapters(self, node: OpNode, signature: Op, shape: Shape, batch: int) -> list[OpCost]:
+        """The unmerged adapters of an op that carries them."""
+        if signature.linears is None:
+            return []
+        found = []
+        for linear, word in zip(
+            signature.linears(shape, *node.arguments[: signature.arguments]),
+            node.arguments[signature.arguments :],
+            strict=True,
+        ):
+            rank = _RANK.search(str(word))
+            if rank is not None:
+                dims = {"m": batch * rows(shape), "n": linear.outputs, "k": linear.inputs, "r": int(rank[1])}
+                found.append(OpCost.of("lora", dims))
+        return found
 
     def graph(self) -> networkx.DiGraph[int]:
         """The graph for networkx: node -1 is the input; the others have op, arguments, shape, params, flops. An edge's

@@ -29,7 +29,12 @@ def op(
 ) -> Callable[[Class], Class]:
     """Makes a torch module class an op of grammars that are read afterwards: its alias there is `name`.
 
-        @ar.op("gated", shape=lambda s, w: s, params=lambda s, w: 3 * s[-1] * w, flops=lambda s, w: 6 * s[0] * s[-1] * w)
+        @ar.op(
+            "gated",
+            shape=lambda s, w: s,
+            params=lambda s, w: 3 * s[-1] * w,
+            flops=lambda s, w: 6 * s[0] * s[-1] * w,
+        )
         class Gated(torch.nn.Module):
             def __init__(self, shape, width): …
 
@@ -40,15 +45,15 @@ def op(
     the functions take different arguments.
     """
     if not isinstance(name, str) or not name.isascii() or not name.isidentifier() or name != name.lower():
-        raise ValueError(f"ar.op({shortened(repr(name))}): a name is an alias: small letters, digits and _, as in gated_mlp")
+        raise ValueError(
+            f"ar.op({shortened(repr(name))}): a name is an alias: small letters, digits and _, as in gated_mlp"
+        )
     counts = {what: _arguments(name, what, of) for what, of in (("shape", shape), ("params", params), ("flops", flops))}
     if len(set(counts.values())) > 1:
         said = ", ".join(f"{what} takes {count}" for what, count in counts.items())
         raise ValueError(f"ar.op({name!r}): its functions take the input's shape and the same arguments, but {said}")
     made = _User(name, shape, params, flops)
-    ops.register(
-        Op(name=name, arguments=counts["shape"], infer=made.infer, params=made.params, flops=made.flops)
-    )
+    ops.register(Op(name=name, arguments=counts["shape"], infer=made.infer, params=made.params, flops=made.flops))
 
     def keep(module: Class) -> Class:
         _classes[name] = module
@@ -119,8 +124,10 @@ class _User:
         except TypeError:
             out = ()
         if not out or min(out) < 1:
-            raise OpError(f"op {self._name}: shape{_call(value.shape, arguments)} gives {found!r}; a tuple of whole "
-                          "numbers above 0 is needed, or None where the input does not fit")
+            raise OpError(
+                f"op {self._name}: shape{_call(value.shape, arguments)} gives {found!r}; a tuple of whole "
+                "numbers above 0 is needed, or None where the input does not fit"
+            )
         return Value(out, value.grid)
 
     def params(self, shape: Shape, *arguments: Argument) -> int:
@@ -134,7 +141,7 @@ class _User:
     def _count(self, what: str, of: Callable[..., int], shape: Shape, arguments: tuple[Argument, ...]) -> int:
         found = self._told(what, of, shape, arguments)
         try:
-            count = operator.index(found)  # type: ignore[call-overload]
+            count = operator.index(found)  # type: ignore[arg-type]
         except TypeError:
             count = -1
         if count < 0:

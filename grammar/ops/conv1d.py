@@ -12,7 +12,7 @@ def infer(value: Value, kernel: int, width: int) -> Value | None:
 
 
 def params(shape: Shape, kernel: int, width: int) -> int:
-    """kernel · in · width + width."""
+    """Kernel · in · width + width."""
     return (kernel * shape[1] + 1) * width
 
 

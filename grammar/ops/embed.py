@@ -12,7 +12,7 @@ def infer(value: Value, vocabulary: int, width: int) -> Value | None:
 
 
 def params(shape: Shape, vocabulary: int, width: int) -> int:
-    """vocabulary · width."""
+    """Vocabulary · width."""
     return vocabulary * width
 
 

@@ -12,7 +12,7 @@ def infer(value: Value, width: int) -> Value:
 
 
 def params(shape: Shape, width: int) -> int:
-    """in · width + width."""
+    """In · width + width."""
     return (shape[-1] + 1) * width
 
 

@@ -20,7 +20,7 @@ class WindowLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, c, h, w) → (batch, d, h', w')."""
-        weight = self.weight.unflatten(1, (-1, self.kernel, self.kernel))
+        weight = self.weight.view(len(self.weight), -1, self.kernel, self.kernel)
         return conv2d(x, weight, self.bias, self.stride, self.padding)
 
 

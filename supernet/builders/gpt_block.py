@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
 
 from archrank.grammar import OpNode
-from archrank.grammar.signatures import Shape
 from archrank.grammar.ops.gpt_block import HEAD
+from archrank.grammar.signatures import Shape
 
 BASE = 10_000.0
 

@@ -16,7 +16,7 @@ class Piece(nn.Module):
         self.axis, self.start, self.length = axis, start, length
 
     def forward(self, x: Tensor) -> Tensor:
-        """length elements of the axis (counted from 1 behind the batch), from start."""
+        """Length elements of the axis (counted from 1 behind the batch), from start."""
         return x.narrow(self.axis, self.start, self.length)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from archrank.grammar import OpNode
-from archrank.grammar.signatures import Shape
 from archrank.grammar.ops.ofa_head import FEATURES
+from archrank.grammar.signatures import Shape
 from archrank.supernet.builders._convolution import conv_norm
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from archrank.grammar import OpNode
-from archrank.grammar.signatures import Shape
 from archrank.grammar.ops.permute import order
+from archrank.grammar.signatures import Shape
 
 
 class Permute(nn.Module):

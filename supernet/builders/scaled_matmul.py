@@ -10,5 +10,5 @@ from archrank.supernet.builders.matmul import Product
 
 
 def build(inputs: tuple[Shape, ...], node: OpNode) -> nn.Module:
-    """k is the inner axis."""
+    """Divides by the root of the inner axis."""
     return Product(inputs[0][-1] ** -0.5)
