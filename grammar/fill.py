@@ -239,18 +239,21 @@ class Fill:
 
     def fits(self, result: Result) -> bool:
         """Whether an op keeps the budgets."""
+        limits, times = self.limits, self.times
         return (
-            result.written <= self.limits.elements
-            and self.params + self.times * result.params <= self.limits.params
-            and self.flops + self.times * result.flops <= self.limits.flops
+            result.written <= limits.elements
+            and self.params + times * result.params <= limits.params
+            and self.flops + times * result.flops <= limits.flops
         )
 
     def pay(self, result: Result) -> bool:
         """Takes an op's cost from the budgets, where it fits them."""
-        if not self.fits(result):
+        _, params, flops, written = result
+        limits, times = self.limits, self.times
+        params, flops = self.params + times * params, self.flops + times * flops
+        if written > limits.elements or params > limits.params or flops > limits.flops:
             return False
-        self.params += self.times * result.params
-        self.flops += self.times * result.flops
+        self.params, self.flops = params, flops
         return True
 
     def slot(self, hint: tuple[int, ...], value: Value, keep: bool) -> Result | None:

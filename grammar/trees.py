@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from archrank.grammar.analysis import Facts
 from archrank.grammar.counting import SizeTable, check_limit
 from archrank.grammar.derivation import Derivation, key_of
 from archrank.grammar.model import Grammar
-from archrank.grammar.sampling import Free, Sized, Uniforms, weighted
+from archrank.grammar.sampling import Free, Sized, Uniforms, drawn, weighted
 from archrank.grammar.sentence import Sentences
 from archrank.grammar.skeleton import Option, Skeleton
 
@@ -261,12 +262,10 @@ class Trees:
         if high < low:
             return None
         by_size = self.table.option_weights(state, low, high)
-        totals = np.array(
-            [0.0 if o.production == current else float(w.sum()) for o, w in zip(options, by_size, strict=True)]
-        )
-        if not totals.any():
+        totals = [0.0 if o.production == current else float(w.sum()) for o, w in zip(options, by_size, strict=True)]
+        if not any(totals):
             return None
-        index = weighted(totals, uniform())
+        index = drawn(list(accumulate(totals)), uniform())
         size = low + weighted(by_size[index], uniform())
         option = options[index]
         return [
