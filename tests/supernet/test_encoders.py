@@ -33,7 +33,7 @@ def test_layers_are_found_by_their_shapes(name: str) -> None:
     for layer in found.values():
         assert layer.sizes == EncoderLayer(24, 3, 8, 40)
         shapes = {role: tuple(modules[n].weight.shape) for role, n in layer.names.items()}
-        assert shapes == {r: (24, 24) for r in "qkvo"} | {"up": (40, 24), "down": (24, 40)}
+        assert shapes == dict.fromkeys("qkvo", (24, 24)) | {"up": (40, 24), "down": (24, 40)}
     bound = spaces.load("elastic_encoder").bind_layers(encoder_layers(model))
     assert list(bound.layers) == list(found)
 
