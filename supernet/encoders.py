@@ -71,6 +71,6 @@ def _layer(name: str, block: nn.Module, heads: int) -> LayerModules:
             return LayerModules(sizes, dict(zip(ROLES, (f"{name}.{n}" for n in linears), strict=True)))
     listed = ", ".join(f"{n} {shape}" for n, shape in zip(linears, shapes, strict=True))
     raise EncoderError(
-        f"{name} is no layer of a BERT- or ViT-like encoder: q, k, v, o and two FFN layers with {heads} equal heads are "
-        f"wanted; it has {listed}"
+        f"{name} is no layer of a BERT- or ViT-like encoder: q, k, v, o and two FFN layers with {heads} equal heads "
+        f"are wanted; it has {listed}"
     )
