@@ -268,7 +268,7 @@ class Space:
     def _limits(self) -> Limits:
         of = self.bounds.get
         return Limits(
-            of("params", math.inf), of("flops", math.inf), of("activation_bytes", math.inf) // BYTES_PER_ELEMENT
+            of("params", math.inf), of("flops", math.inf), of("activation_bytes", math.inf) / BYTES_PER_ELEMENT
         )
 
     def _skeleton(self) -> Skeleton:
