@@ -32,6 +32,7 @@ from archrank.grammar.signatures import (
 
 LEAF, CHAIN, BRANCH, GRAPH, VALUE, HOST, ADAPTER = range(7)
 MOST_OPTIONS = 4096
+MOST_LEAVES = 20_000
 _MOST_MEMO = 20_000
 
 
@@ -234,12 +235,13 @@ class Program:
         if terminals:
             raise self.error(production, f"{op.name} takes no numbers from terminals; they belong to its parts")
         parts = len(production.children)
-        if parts < op.least_parts or len(number) != op.arguments:
-            example = f"`{op.name}{'2' if op.arguments else ''}`"
+        if len(number) != op.arguments:
+            wanted = f"wants a number at its end, as in `{op.name}2`" if op.arguments else "takes no number at its end"
+            raise self.error(production, f"alias {production.alias}: {op.name} {wanted}")
+        if parts < op.least_parts:
             raise self.error(
                 production,
-                f"alias {production.alias}: {op.name} has {parts} parts here; it wants at least {op.least_parts}"
-                + (f" and a number, as in {example}" if op.arguments else ""),
+                f"alias {production.alias}: {op.name} has {parts} parts here; it wants at least {op.least_parts}",
             )
         try:
             wiring = op.wiring(parts, *number)
@@ -254,6 +256,8 @@ class Program:
         columns = [grammar.by_head[child] for child in production.children if grammar.terminal[child]]
         if math.prod(map(len, columns)) > MOST_OPTIONS:
             raise self.error(production, f"more than {MOST_OPTIONS:,} values for one op: leave some out")
+        if len(self.leaves) + math.prod(map(len, columns)) > MOST_LEAVES:
+            raise self.error(production, f"more than {MOST_LEAVES:,} ways to write this file's ops: leave some out")
         found = ops.resolve(production.alias or "")
         assert found is not None
         assert not isinstance(found.op, Structure)
@@ -264,6 +268,11 @@ class Program:
                     production,
                     f"{found.op.name} takes {found.op.arguments} arguments, this alternative gives {len(arguments)}"
                     + (f" ({', '.join(map(str, arguments))})" if arguments else ""),
+                )
+            word = next((a for a in arguments if isinstance(a, str)), None)
+            if word is not None and found.op.name in ops.shipped():
+                raise self.error(
+                    production, f"{shortened(word)!r} is no argument of {found.op.name}: it takes whole numbers"
                 )
             weight = production.p * math.prod(grammar.productions[v].p for v in values)
             leaf = Leaf((index, *values), found.op, arguments, weight)

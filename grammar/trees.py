@@ -20,6 +20,7 @@ from archrank.grammar.skeleton import Option, Skeleton
 
 _TRIES = 64
 _DRAWS = 200
+_LOOKS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,14 +275,19 @@ class Trees:
         ]
 
     def _other_than(self, keys: set[str], uniform: Uniforms) -> Derivation:
-        """Any sentence but these: drawn, and where draws repeat, the first that enumeration gives."""
+        """Any sentence but these: drawn, and where draws repeat, the first that enumeration gives; it looks at a fixed
+        number, since all the sentences of a typed space may write one architecture.
+        """
         for _ in range(_TRIES):
             child = self.derivation(self._fitting(uniform))
             if child.key not in keys:
                 return child
-        for child in self.enumerate():
-            if child.key not in keys:
+        for looked, choices in enumerate(self.choices()):
+            child = self.derivation(choices)
+            if child.key not in keys and self.meets(child):
                 return child
+            if looked == _LOOKS:
+                raise ValueError(f"no other candidate was found among {_LOOKS:,} sentences: there is nothing to vary")
         raise ValueError(
             f"the space has no sentence other than {'the parent' if len(keys) == 1 else 'the parents'}: "
             "there is nothing to vary"

@@ -35,6 +35,16 @@ def load(name: str) -> grammar.Space:
     return grammar.load(path(name))
 
 
+def sentences(name: str) -> dict[str, str]:
+    """Sentences of known networks in a shipped space, by the network's name; {} where it has none.
+
+    The texts are laid out over several lines: `load(name).parse(text)` reads them. Raises SpaceError where there is no
+    such space.
+    """
+    folder = path(name).parent / "sentences" / name
+    return {file.stem: file.read_text(encoding="utf-8").strip() for file in sorted(folder.glob("*.txt"))}
+
+
 def summary(name: str) -> str:
     """One line on what the space holds: the first comment of its file."""
     first = path(name).read_text(encoding="utf-8").split("\n", 1)[0]
