@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from archrank.grammar.program import BRANCH, CHAIN, LEAF, Program
+from archrank.grammar.program import BRANCH, CHAIN, HOST, LEAF, Program
 from archrank.grammar.signatures import Op
 
 
@@ -36,6 +36,9 @@ def canonical(program: Program, choices: Sequence[int]) -> str:
             if not (isinstance(leaf.op, Op) and leaf.op.identity):
                 stack[-1].parts[-1].append(leaf.word)
             at += 1 + plan.terminals
+        elif plan.kind == HOST:
+            words, at = _hosted(program, choices, at)
+            stack[-1].parts[-1].append(words)
         else:
             at += 1
             if plan.kind == CHAIN:
@@ -60,6 +63,19 @@ def canonical(program: Program, choices: Sequence[int]) -> str:
                 stack[-1].parts[-1].append(_structure(program, structure))
             chains.pop()
     return ";".join(top.parts[0])
+
+
+def _hosted(program: Program, choices: Sequence[int], at: int) -> tuple[str, int]:
+    """An op with its adapters as one word, and where it ends."""
+    plan = program.plans[choices[at]]
+    stop = at + 1 + plan.terminals
+    words = []
+    host = program.leaves[tuple(choices[at:stop])].word
+    for _ in range(plan.parts):
+        after = stop + 1 + program.plans[choices[stop]].terminals
+        words.append(program.leaves[tuple(choices[stop:after])].word)
+        stop = after
+    return f"{host}[{'|'.join(words)}]", stop
 
 
 def _structure(program: Program, structure: _Open) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from archrank.grammar.architecture import Architecture, OpNode
-from archrank.grammar.program import LEAF, Leaf, Program, ends
-from archrank.grammar.signatures import Join, Op, Shape, Split, Step, Value, Wiring
+from archrank.grammar.program import HOST, LEAF, Leaf, Program, ends
+from archrank.grammar.signatures import Join, Op, Shape, Split, Step, Value, Wiring, rows
 
 MOST_OPS = 200_000
 
@@ -49,7 +49,7 @@ class Elaboration:
         value, source, at = Value(shape), -1, 0
         frames: list[_Frame] = []
         while True:
-            done = self.program.plans[self.choices[at]].kind == LEAF
+            done = self.program.plans[self.choices[at]].kind in (LEAF, HOST)
             if done:
                 value, source = self._leaf(at, value, source)
             else:
@@ -88,7 +88,7 @@ class Elaboration:
                 continue
             at = frame.parts[step.part]
             plan = plans[self.choices[at]]
-            if plan.kind != LEAF:
+            if plan.kind not in (LEAF, HOST):
                 frame.waiting = step.writes[0]
                 return at, read
             leaf = self.program.leaves[tuple(self.choices[at : at + 1 + plan.terminals])]
@@ -111,8 +111,32 @@ class Elaboration:
 
     def _leaf(self, at: int, value: Value, source: int) -> tuple[Value, int]:
         plan = self.program.plans[self.choices[at]]
-        return self._apply(
-            at, self.program.leaves[tuple(self.choices[at : at + 1 + plan.terminals])], value, source
+        stop = at + 1 + plan.terminals
+        found = self._apply(at, self.program.leaves[tuple(self.choices[at:stop])], value, source)
+        if plan.kind == HOST:
+            self._adapt(value, stop)
+        return found
+
+    def _adapt(self, value: Value, at: int) -> None:
+        """Adds the adapters that begin at `at` to the op that was emitted last."""
+        node, op = self.nodes[-1], self.signatures[-1]
+        assert isinstance(op, Op)
+        assert op.linears is not None
+        words, params, flops = [], 0, 0
+        for linear in op.linears(value.shape, *node.arguments):
+            stop = at + 1 + self.program.plans[self.choices[at]].terminals
+            leaf = self.program.leaves[tuple(self.choices[at:stop])]
+            cost = leaf.adapting(linear, rows(value.shape))
+            if cost is None:
+                shape = f"({linear.outputs}, {linear.inputs})"
+                raise Misfit(at, f"{leaf.word} is above the limit of {linear.name}, a linear layer of shape {shape}")
+            params, flops, at = params + cost[0], flops + cost[1], stop
+            words.append(f"{linear.name}={leaf.word}")
+        self.nodes[-1] = node._replace(
+            arguments=(*node.arguments, *words),
+            params=node.params + params,
+            flops=node.flops + flops,
+            adapter_params=params,
         )
 
     def _apply(self, at: int, leaf: Leaf, value: Value, source: int) -> tuple[Value, int]:

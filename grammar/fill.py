@@ -18,19 +18,20 @@ from collections.abc import Callable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from archrank.grammar.program import BRANCH, CHAIN, LEAF, Fit, Leaf, Plan, Program, Result, ends
-from archrank.grammar.signatures import Join, Op, Value
+from archrank.grammar.program import BRANCH, CHAIN, HOST, LEAF, Fit, Leaf, Plan, Program, Result, ends
+from archrank.grammar.signatures import Join, Linear, Op, Value, rows
 
 _VISIT, _NEXT, _JOIN = range(3)
 _FIRST: tuple[int, None] = (_VISIT, None)
 
 
 class Limits(NamedTuple):
-    """Upper bounds of a whole architecture: parameters, FLOPs, elements of the largest activation."""
+    """Upper bounds of an architecture: parameters, FLOPs, elements of the largest activation, adapter parameters."""
 
     params: float = math.inf
     flops: float = math.inf
     elements: float = math.inf
+    adapter_params: float = math.inf
 
 
 class Mark(NamedTuple):
@@ -67,7 +68,7 @@ class Fill:
     ) -> None:
         self.program, self.limits, self.hints, self.uniform, self.counts = program, limits, hints, uniform, counts
         self.out: list[int] = []
-        self.params = self.flops = 0
+        self.params = self.flops = self.adapter_params = 0
         self.times = 1
         self._ends: list[int] | None = None
 
@@ -95,6 +96,11 @@ class Fill:
                     if result is None:
                         return None
                     value, at = result.out, stop
+                elif plan.kind == HOST:
+                    hosted = self.host(at, value)
+                    if hosted is None:
+                        return None
+                    value, at = hosted, self.ends()[at]
                 elif plan.kind == CHAIN:
                     out.append(hints[at])
                     at += 1
@@ -125,6 +131,54 @@ class Fill:
                     return None
                 value, at = result.out, stop
         return value
+
+    def host(self, at: int, value: Value) -> Value | None:
+        """A layer with adapters: the layer as drawn or another that fits, then each adapter."""
+        program, stop = self.program, at + 1 + self.program.plans[self.hints[at]].terminals
+        hint = tuple(self.hints[at:stop])
+        result = program.leaves[hint].at(value)
+        chosen = program.leaves[hint]
+        if result is None or not self.pay(result):
+            found = [fit for fit in program.fitting(program.heads[hint[0]], value) if self.fits(fit[1])]
+            if not found:
+                return None
+            chosen, result = found[self.draw([leaf.weight for leaf, _ in found])]
+            self.pay(result)
+        self.out.extend(chosen.choices)
+        if program.plans[chosen.choices[0]].kind == HOST:
+            assert isinstance(chosen.op, Op)
+            assert chosen.op.linears is not None
+            for linear in chosen.op.linears(value.shape, *chosen.arguments):
+                after = stop + 1 + program.plans[self.hints[stop]].terminals
+                if not self.adapter(tuple(self.hints[stop:after]), linear, rows(value.shape)):
+                    return None
+                stop = after
+        return result.out
+
+    def adapter(self, hint: tuple[int, ...], linear: Linear, many: int) -> bool:
+        """Writes the drawn adapter where it fits, else another of its rule; False where none does."""
+        options = self.program.options[self.program.heads[hint[0]]]
+        drawn = self.program.leaves[hint]
+        chosen = drawn if self._affordable(drawn, linear, many) else None
+        if chosen is None:
+            found = [leaf for leaf in options if self._affordable(leaf, linear, many)]
+            if not found:
+                return False
+            chosen = found[self.draw([leaf.weight for leaf in found])]
+        params, flops = chosen.adapting(linear, many) or (0, 0)
+        self.params, self.flops = self.params + params, self.flops + flops
+        self.adapter_params += params
+        self.out.extend(chosen.choices)
+        return True
+
+    def _affordable(self, leaf: Leaf, linear: Linear, many: int) -> bool:
+        cost = leaf.adapting(linear, many)
+        return (
+            cost is not None
+            and self.params + cost[0] <= self.limits.params
+            and self.flops + cost[1] <= self.limits.flops
+            and self.adapter_params + cost[0] <= self.limits.adapter_params
+        )
 
     def mark(self, at: int) -> Mark:
         """Where the fill stands."""
@@ -185,18 +239,21 @@ class Fill:
 
     def fits(self, result: Result) -> bool:
         """Whether an op keeps the budgets."""
+        limits, times = self.limits, self.times
         return (
-            result.written <= self.limits.elements
-            and self.params + self.times * result.params <= self.limits.params
-            and self.flops + self.times * result.flops <= self.limits.flops
+            result.written <= limits.elements
+            and self.params + times * result.params <= limits.params
+            and self.flops + times * result.flops <= limits.flops
         )
 
     def pay(self, result: Result) -> bool:
         """Takes an op's cost from the budgets, where it fits them."""
-        if not self.fits(result):
+        _, params, flops, written = result
+        limits, times = self.limits, self.times
+        params, flops = self.params + times * params, self.flops + times * flops
+        if written > limits.elements or params > limits.params or flops > limits.flops:
             return False
-        self.params += self.times * result.params
-        self.flops += self.times * result.flops
+        self.params, self.flops = params, flops
         return True
 
     def slot(self, hint: tuple[int, ...], value: Value, keep: bool) -> Result | None:
@@ -206,7 +263,7 @@ class Fill:
         if result is not None and (not keep or result.out == value) and self.pay(result):
             self.out.extend(hint)
             return result
-        fitting = program.fitting(program.heads[hint[0]], value)
+        fitting = program.of_kind(LEAF, program.fitting(program.heads[hint[0]], value))
         return self.write([fit for fit in fitting if (not keep or fit[1].out == value) and self.fits(fit[1])])
 
     def write(self, found: list[Fit]) -> Result | None:

@@ -8,6 +8,7 @@ join (`Join.parts`). Every attempt is bounded, so that a branch costs no more th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from archrank.grammar.program import BRANCH, CHAIN, LEAF, Leaf
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from archrank.grammar.fill import Fill, Frame
 
 _DEEPEST = 48
-_TRIES = 48
+_TRIES = 32
 _WAYS_BACK = 4
 
 
@@ -27,11 +28,8 @@ def closings(fill: Fill, frame: Frame) -> Iterator[tuple[str, tuple[Value, ...]]
     """
     outs, begins = list(frame.outs), list(frame.marks)
     written = fill.out[begins[0].written :]
-    spent = [(b.params - a.params, b.flops - a.flops) for a, b in zip(begins, begins[1:], strict=False)]
-    old = [
-        written[a.written - begins[0].written : b.written - begins[0].written]
-        for a, b in zip(begins, begins[1:], strict=False)
-    ]
+    spent = [(b.params - a.params, b.flops - a.flops) for a, b in pairwise(begins)]
+    old = [written[a.written - begins[0].written : b.written - begins[0].written] for a, b in pairwise(begins)]
     times = frame.times * (frame.ways if len(outs) == 1 else 1)
     for anchor in dict.fromkeys((0, len(outs) - 1)) if len(outs) > 1 else ():
         fill.back(begins[0])
@@ -53,11 +51,11 @@ def closings(fill: Fill, frame: Frame) -> Iterator[tuple[str, tuple[Value, ...]]
     kept = list[Value]()
     for begin in begins[:-1]:
         fill.times = times
-        out = fill.forward(begin.hint, frame.piece, True)
+        same = fill.forward(begin.hint, frame.piece, True)
         fill.times = frame.times
-        if out is None:
+        if same is None:
             return
-        kept.append(out)
+        kept.append(same)
     frame.outs = kept
     yield "fallback", tuple(kept)
 
@@ -74,7 +72,7 @@ class Goal:
         self.tries = _TRIES
 
     def reach(self, at: int, value: Value, shape: Shape, depth: int) -> Value | None:
-        """Fills the subtree at hint `at` so that it gives `shape`; None, with nothing written, where no way is found."""
+        """Fills the subtree at hint `at` so that it gives `shape`; None, with nothing written, where no way is seen."""
         self.tries -= 1
         if self.tries < 0 or depth > _DEEPEST:
             return None
@@ -106,7 +104,9 @@ class Goal:
         """The leaves of a slot: the one drawn first, the others in a random order by weight."""
         hint = self.hint(at)
         others = self.program.options[self.program.heads[hint[0]]]
-        keyed = [(1.0 if leaf.choices == hint else self.fill.uniform() ** (1 / leaf.weight) - 1, leaf) for leaf in others]
+        keyed = [
+            (1.0 if leaf.choices == hint else self.fill.uniform() ** (1 / leaf.weight) - 1, leaf) for leaf in others
+        ]
         return [leaf for _, leaf in sorted(keyed, key=lambda pair: -pair[0])]
 
     def hint(self, at: int) -> tuple[int, ...]:

@@ -16,12 +16,28 @@ from archrank.grammar import ops
 from archrank.grammar.errors import SpaceError, shortened
 from archrank.grammar.model import Grammar, Production
 from archrank.grammar.nearest import did_you_mean
-from archrank.grammar.signatures import AdapterOp, Argument, Join, Op, Shape, Split, Structure, Value, Wiring, elements
+from archrank.grammar.signatures import (
+    AdapterOp,
+    Argument,
+    Join,
+    Linear,
+    Op,
+    Shape,
+    Split,
+    Structure,
+    Value,
+    Wiring,
+    elements,
+)
 
-LEAF, CHAIN, BRANCH, GRAPH, VALUE = range(5)
+LEAF, CHAIN, BRANCH, GRAPH, VALUE, HOST, ADAPTER = range(7)
 MOST_OPTIONS = 4096
+MOST_LEAVES = 20_000
 _MOST_MEMO = 20_000
-_ROLES = {LEAF: "op", CHAIN: "op", BRANCH: "op", GRAPH: "op", VALUE: "value"}
+
+
+Leafy = Op | Split | Join | AdapterOp
+"""What a leaf of a derivation can be."""
 
 
 class Result(NamedTuple):
@@ -40,7 +56,7 @@ class Leaf:
     """
 
     choices: tuple[int, ...]
-    op: Op | Split | Join
+    op: Leafy
     arguments: tuple[Argument, ...]
     weight: float
     memo: dict[object, Result | None] = field(default_factory=dict)
@@ -56,6 +72,14 @@ class Leaf:
             return self.memo[value]
         except KeyError:
             return self._remember(value, _applied(self.op, value, self.arguments))
+
+    def adapting(self, linear: Linear, rows: int) -> tuple[int, int] | None:
+        """Parameters and FLOPs of an adapter at a linear layer that sees `rows` rows; None where it does not fit."""
+        assert isinstance(self.op, AdapterOp)
+        shape = (linear.outputs, linear.inputs)
+        if self.op.limit is not None and self.arguments and int(self.arguments[0]) > self.op.limit(*shape):
+            return None
+        return self.op.params(*shape, *self.arguments), rows * self.op.flops(*shape, *self.arguments)
 
     def split(self, value: Value, ways: int) -> Value | None:
         """One piece of a value cut in `ways`; None where it cannot be."""
@@ -77,7 +101,7 @@ class Leaf:
         return result
 
 
-def _applied(op: Op | Split | Join, value: Value, arguments: tuple[Argument, ...]) -> Result | None:
+def _applied(op: Leafy, value: Value, arguments: tuple[Argument, ...]) -> Result | None:
     assert isinstance(op, Op)
     out = op.infer(value, *arguments)
     if out is None:
@@ -86,7 +110,7 @@ def _applied(op: Op | Split | Join, value: Value, arguments: tuple[Argument, ...
     return Result(out, params, flops, 0 if op.view else elements(out.shape))
 
 
-def _joined(op: Op | Split | Join, values: tuple[Value, ...], arguments: tuple[Argument, ...]) -> Result | None:
+def _joined(op: Leafy, values: tuple[Value, ...], arguments: tuple[Argument, ...]) -> Result | None:
     assert isinstance(op, Join)
     out = op.infer(values, *arguments)
     if out is None:
@@ -118,6 +142,7 @@ class Program:
 
     def __init__(self, grammar: Grammar) -> None:
         self.grammar = grammar
+        self._hosts = any(_is_host(production.alias) for production in grammar.productions)
         self.plans = tuple(self._plan(production) for production in grammar.productions)
         self.heads = tuple(production.head for production in grammar.productions)
         self.leaves: dict[tuple[int, ...], Leaf] = {}
@@ -125,16 +150,20 @@ class Program:
         self._fitting: dict[tuple[int, Value], list[Fit]] = {}
         self._giving: dict[tuple[int, Value, Shape], list[Fit]] = {}
         for index, production in enumerate(grammar.productions):
-            if self.plans[index].kind == LEAF:
+            if self.plans[index].kind in (LEAF, HOST, ADAPTER):
                 self._expand(index, production)
         self._roles = self._all_roles()
         self._check_parts()
         self.same_splits = self._words(lambda op: isinstance(op, Split) and op.same)
         self.commutative_joins = self._words(lambda op: isinstance(op, Join) and op.commutative)
 
-    def _words(self, wanted: Callable[[Op | Split | Join], bool]) -> frozenset[str]:
+    def _words(self, wanted: Callable[[Leafy], bool]) -> frozenset[str]:
         """The canonical words of the leaves whose op is such."""
         return frozenset(leaf.word for leaf in self.leaves.values() if wanted(leaf.op))
+
+    def of_kind(self, kind: int, fits: list[Fit]) -> list[Fit]:
+        """Those whose production is of a kind."""
+        return [fit for fit in fits if self.plans[fit[0].choices[0]].kind == kind]
 
     def fitting(self, head: int, value: Value) -> list[Fit]:
         """The leaves of a rule of ops that fit a value, with what they give."""
@@ -175,11 +204,17 @@ class Program:
                 raise self.error(production, "values without an alias: add `-> name`, the op that takes them")
             return Plan(CHAIN, 0, parts, production.copies)
         found = ops.resolve(production.alias)
-        if found is None or isinstance(found.op, AdapterOp):
+        if found is None or (isinstance(found.op, AdapterOp) and not self._hosts):
             raise self.error(production, self._unknown(production.alias, found is not None))
         op = found.op
+        if isinstance(op, AdapterOp):
+            return Plan(ADAPTER, len(terminals), arguments=found.number)
         if isinstance(op, Structure):
             return self._structured(production, op, found.number, terminals)
+        if isinstance(op, Op) and op.linears is not None:
+            if any(grammar.terminal[c] for c in production.children[len(terminals) :]):
+                raise self.error(production, f"{op.name}: its numbers stand before its adapters")
+            return Plan(HOST, len(terminals), parts, production.copies, arguments=(*found.number, *production.fixed))
         if parts:
             raise self.error(production, f"{op.name} takes numbers from terminals and no rules of its own")
         return Plan(LEAF, len(terminals), arguments=found.number)
@@ -200,12 +235,13 @@ class Program:
         if terminals:
             raise self.error(production, f"{op.name} takes no numbers from terminals; they belong to its parts")
         parts = len(production.children)
-        if parts < op.least_parts or len(number) != op.arguments:
-            example = f"`{op.name}{'2' if op.arguments else ''}`"
+        if len(number) != op.arguments:
+            wanted = f"wants a number at its end, as in `{op.name}2`" if op.arguments else "takes no number at its end"
+            raise self.error(production, f"alias {production.alias}: {op.name} {wanted}")
+        if parts < op.least_parts:
             raise self.error(
                 production,
-                f"alias {production.alias}: {op.name} has {parts} parts here; it wants at least {op.least_parts}"
-                + (f" and a number, as in {example}" if op.arguments else ""),
+                f"alias {production.alias}: {op.name} has {parts} parts here; it wants at least {op.least_parts}",
             )
         try:
             wiring = op.wiring(parts, *number)
@@ -217,12 +253,14 @@ class Program:
     def _expand(self, index: int, production: Production) -> None:
         """Every leaf that the alternative can write."""
         grammar, plan = self.grammar, self.plans[index]
-        columns = [grammar.by_head[child] for child in production.children]
+        columns = [grammar.by_head[child] for child in production.children if grammar.terminal[child]]
         if math.prod(map(len, columns)) > MOST_OPTIONS:
             raise self.error(production, f"more than {MOST_OPTIONS:,} values for one op: leave some out")
+        if len(self.leaves) + math.prod(map(len, columns)) > MOST_LEAVES:
+            raise self.error(production, f"more than {MOST_LEAVES:,} ways to write this file's ops: leave some out")
         found = ops.resolve(production.alias or "")
         assert found is not None
-        assert isinstance(found.op, Op | Split | Join)
+        assert not isinstance(found.op, Structure)
         for values in product(*columns):
             arguments = (*plan.arguments, *(a for v in values for a in arguments_of(grammar.productions[v].label)))
             if len(arguments) != found.op.arguments:
@@ -230,6 +268,11 @@ class Program:
                     production,
                     f"{found.op.name} takes {found.op.arguments} arguments, this alternative gives {len(arguments)}"
                     + (f" ({', '.join(map(str, arguments))})" if arguments else ""),
+                )
+            word = next((a for a in arguments if isinstance(a, str)), None)
+            if word is not None and found.op.name in ops.shipped():
+                raise self.error(
+                    production, f"{shortened(word)!r} is no argument of {found.op.name}: it takes whole numbers"
                 )
             weight = production.p * math.prod(grammar.productions[v].p for v in values)
             leaf = Leaf((index, *values), found.op, arguments, weight)
@@ -257,6 +300,8 @@ class Program:
         return roles
 
     def _role(self, index: int) -> str:
+        if self.plans[index].kind == ADAPTER:
+            return "adapter"
         if self.plans[index].kind != LEAF:
             return "op"
         op = next(leaf.op for choices, leaf in self.leaves.items() if choices[0] == index)
@@ -268,15 +313,16 @@ class Program:
         if self._roles[grammar.start] != "op":
             raise self.error(grammar.productions[grammar.by_head[grammar.start][0]], "start gives no architecture")
         for production, plan in zip(grammar.productions, self.plans, strict=True):
-            if plan.kind in (LEAF, VALUE):
+            if plan.kind in (LEAF, VALUE, ADAPTER):
                 continue
-            wanted = ["op"] * plan.parts
+            children = [child for child in production.children if not grammar.terminal[child]]
+            wanted = ["adapter" if plan.kind == HOST else "op"] * plan.parts
             if plan.kind == BRANCH:
                 wanted[0], wanted[-1] = "split", "join"
                 self._check_copies(production, plan)
-            for child, kind in zip(production.children, wanted, strict=True):
+            for child, kind in zip(children, wanted, strict=True):
                 if self._roles[child] != kind:
-                    name = plan.structure.name if plan.structure else "a rule without alias"
+                    name = production.alias or "a rule without alias"
                     raise self.error(
                         production,
                         f"{name} wants a rule of kind {kind} where {shortened(grammar.names[child])} stands, which is "
@@ -292,9 +338,14 @@ class Program:
             )
 
 
+def _is_host(alias: str | None) -> bool:
+    found = ops.resolve(alias) if alias else None
+    return found is not None and isinstance(found.op, Op) and found.op.linears is not None
+
+
 def arguments_of(text: str) -> tuple[Argument, ...]:
-    """The arguments in a terminal's value: "3,1,1" → (3, 1, 1); a word stays a word."""
-    parts = [part.strip() for part in text.split(",")]
+    """The arguments in a terminal's value: "3,1,1" → (3, 1, 1), "25%" → (25,); a word stays a word."""
+    parts = [part.strip().removesuffix("%") for part in text.split(",")]
     return tuple(int(part) if part.isascii() and part.isdigit() and len(part) <= 9 else part for part in parts if part)
 
 

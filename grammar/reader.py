@@ -13,6 +13,7 @@ from archrank.grammar.analysis import Facts, analyse, touching
 from archrank.grammar.attach import attach
 from archrank.grammar.build import Builder
 from archrank.grammar.errors import Lint, SpaceError, shortened
+from archrank.grammar.layers import DEFAULT_LENGTH, EncoderLayer, bound_grammar, is_layered
 from archrank.grammar.meta import LONGEST_FILE, RawFile, read_raw
 from archrank.grammar.model import Grammar
 from archrank.grammar.modules import slow_reason
@@ -37,7 +38,9 @@ def read(text: str, name: str) -> tuple[Grammar, Facts, Program | None, tuple[Li
     facts, lints = analyse(grammar)
     _check_bounds(grammar)
     program = Program(grammar) if grammar.settings.input is not None and grammar.site is None else None
-    if grammar.site is not None:
+    if is_layered(grammar):
+        Program(bound_grammar(grammar, {_any_name(grammar): EncoderLayer(64, 4, 16, 64)}, DEFAULT_LENGTH))
+    elif grammar.site is not None:
         _check_adapters(grammar)
     ignore = _compiled_by_lark(name, text, raw, grammar)
     grammar = replace(grammar, ignore=ignore, spaced=ignore is not None and ignore.fullmatch(" ") is not None)
@@ -109,6 +112,17 @@ def _check_bounds(grammar: Grammar) -> None:
         reason = _unusable(grammar, bound.name)
         if reason:
             raise SpaceError(grammar.file, bound.place.line, bound.place.column, f"max {bound.name}: {reason}")
+
+
+def _any_name(grammar: Grammar) -> str:
+    """A name that the file's terminal takes, to try its ops with."""
+    assert grammar.bound_regex is not None
+    for name in ("encoder.layer.0", "layer", "l", "L", "0", "a.b"):
+        if grammar.bound_regex.fullmatch(name):
+            return name
+    place = grammar.places[grammar.bound or 0]
+    message = "the bound terminal takes no layer name such as encoder.layer.0; /[A-Za-z_][\\w.]*/ does"
+    raise SpaceError(grammar.file, place.line, place.column, message)
 
 
 def _check_adapters(grammar: Grammar) -> None:

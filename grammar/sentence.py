@@ -13,6 +13,7 @@ from archrank.grammar.model import Grammar
 from archrank.grammar.nearest import did_you_mean
 
 LONGEST_SENTENCE = 4_000_000
+_APART = 3
 _WORD = re.compile(r"[\w.]+")
 
 
@@ -35,7 +36,7 @@ class Sentences:
         self.grammar, self.facts = grammar, facts
         self._items = tuple(tuple(reversed(production.items)) for production in grammar.productions)
         texts = {item for production in grammar.productions for item in production.items if isinstance(item, str)}
-        self._edges = {text: (_kind(text[0]), _kind(text[-1])) for text in texts}
+        self._edges = {text: (_APART if text in grammar.apart else _kind(text[0]), _kind(text[-1])) for text in texts}
         self._written = tuple(self._merged(production.items) for production in grammar.productions)
 
     def _merged(self, items: Sequence[int | str]) -> tuple[tuple[int, str, int, int], ...]:
@@ -173,7 +174,7 @@ class Sentences:
                 continue
             if item == bound:
                 text, left, right = name, 1, 1
-            if left and left == last and spaced:
+            if (left and left == last and spaced) or (left == _APART and out):
                 out.append(" ")
             out.append(text)
             last = right

@@ -41,6 +41,14 @@ def nothing(*_: object) -> int:
     return 0
 
 
+class Linear(NamedTuple):
+    """A linear layer inside an op that an adapter can hang on: its name there, and its weight's shape."""
+
+    name: str
+    outputs: int
+    inputs: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Op:
     """One value in, one out.
@@ -48,7 +56,8 @@ class Op:
     `arguments`: how many the sentence gives. `infer(value, *arguments)` is the output, or None where the input does
     not fit. `params`, `flops` and `costs` take the input's shape and the arguments; `costs(shape, batch, *arguments)`
     lists what a device runs. `inverse(shape, *arguments)` is the input that gives an output shape, where there is just
-    one. `view`: writes no memory of its own. `identity`: leaves no trace in the canonical form.
+    one. `view`: writes no memory of its own. `identity`: leaves no trace in the canonical form. `linears(shape,
+    *arguments)`: of an op that adapters hang on, its linear layers, one a part of the sentence.
     """
 
     name: str
@@ -60,6 +69,7 @@ class Op:
     inverse: Callable[..., Shape | None] | None = None
     view: bool = False
     identity: bool = False
+    linears: Callable[..., tuple[Linear, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from archrank.grammar.analysis import Facts
+from archrank.grammar.analysis import Facts, analyse
 from archrank.grammar.architecture import BYTES_PER_ELEMENT, Architecture
 from archrank.grammar.derivation import Derivation
 from archrank.grammar.encoding import SiteEncoding, Slot, TreeEncoding
 from archrank.grammar.errors import EmptySpaceError, Lint, Place
 from archrank.grammar.fill import Limits
+from archrank.grammar.layers import (
+    DEFAULT_LENGTH,
+    EncoderLayer,
+    LayerChoice,
+    bound_grammar,
+    choices_of,
+    is_layered,
+)
 from archrank.grammar.model import Grammar
 from archrank.grammar.nearest import did_you_mean
 from archrank.grammar.program import Program
@@ -55,6 +63,7 @@ class Space:
         self.bounds, self.floors, self.sites = dict(bounds), dict(floors), sites
         self._grammar, self._facts, self._program = grammar, facts, program
         self._options, self._kept, self._shape = options, kept, shape or grammar.settings.input
+        self.layers: dict[str, EncoderLayer] = {}
         self._engine: Trees | Sites | None = None
         self._coder: SiteEncoding | TreeEncoding | None = None
 
@@ -66,12 +75,17 @@ class Space:
     @property
     def is_site_space(self) -> bool:
         """Whether its sentences give adapters to the modules of a base."""
-        return self._grammar.site is not None
+        return self._grammar.site is not None and not is_layered(self._grammar)
+
+    @property
+    def is_layer_space(self) -> bool:
+        """Whether its sentences cut and adapt the layers of a pretrained encoder (`target_modules = "all-layers"`)."""
+        return bool(self.layers) or is_layered(self._grammar)
 
     @property
     def needs_binding(self) -> bool:
-        """Whether it is a space of sites that has not been bound to a base."""
-        return self.is_site_space and not self.sites
+        """Whether it adapts a base and has not been bound to one."""
+        return is_layered(self._grammar) or (self.is_site_space and not self.sites)
 
     @property
     def target_modules(self) -> str | None:
@@ -106,7 +120,7 @@ class Space:
     @property
     def is_finite(self) -> bool:
         """Whether `size()` and `enumerate()` come to an end."""
-        if self.is_site_space:
+        if self._grammar.site is not None:
             return True
         trees = self.trees()
         return trees.high is not None or trees.skeleton.order is not None
@@ -119,6 +133,8 @@ class Space:
         remark in `lints`. Raises ValueError where a name or shape is wrong, SpaceError where no rank of a
         family fits anywhere, EmptySpaceError where the file's bounds leave no sentence.
         """
+        if is_layered(self._grammar):
+            raise ValueError(f"{self.name} cuts the layers of a base: call bind_layers({{name: EncoderLayer(…)}})")
         if not self.is_site_space:
             raise ValueError(f"{self.name} adapts no base: only a file with //@ target_modules can be bound")
         sites = bound_sites(self._grammar, shapes)
@@ -127,6 +143,30 @@ class Space:
         found = self._copy(lints=(*known, *lints), sites=sites, kept=kept)
         found._refuse_empty("the file's bounds")
         return found
+
+    def bind_layers(self, layers: Mapping[str, EncoderLayer], length: int = DEFAULT_LENGTH) -> Space:
+        """The space for one pretrained encoder: its layers by name, in model order; FLOPs are at `length` tokens.
+
+        Raises ValueError where the file is none for layers or a name or size is wrong, EmptySpaceError where the
+        file's bounds leave no sentence.
+        """
+        if not is_layered(self._grammar):
+            raise ValueError(
+                f'{self.name} cuts no layers: only a file with //@ target_modules = "all-layers" takes bind_layers'
+            )
+        grammar = bound_grammar(self._grammar, layers, length)
+        facts, _ = analyse(grammar)
+        found = Space(
+            self.name, self.path, self.text, grammar, facts, Program(grammar), self.lints, self.bounds, self.floors
+        )
+        found.layers = dict(layers)
+        return found
+
+    def layer_choices(self, d: Derivation) -> dict[str, LayerChoice]:
+        """What a sentence of a space over layers does to each of them. Raises ValueError in any other space."""
+        if not self.layers:
+            raise ValueError(f"layer_choices: {self.name} is not bound to the layers of a base")
+        return choices_of(self.elaborate(d), self.layers)
 
     def _copy(
         self,
@@ -139,14 +179,16 @@ class Space:
         kept: tuple[tuple[int, ...], ...] | None = None,
         shape: Shape | None = None,
     ) -> Space:
-        """This space with some of its parts replaced."""
-        return Space(
+        """The same space with some of its parts replaced."""
+        found = Space(
             self.name, self.path, self.text, grammar or self._grammar, self._facts, self._program,
             self.lints if lints is None else lints,
             self.bounds if bounds is None else bounds, self.floors if floors is None else floors,
             self._options, self.sites if sites is None else sites, self._kept if kept is None else kept,
             shape or self._shape,
         )  # fmt: skip
+        found.layers = dict(self.layers)
+        return found
 
     def with_input(self, shape: Sequence[int]) -> Space:
         """The same architectures for another input, (channels, height, width) or (length, width), without the batch.
@@ -272,9 +314,8 @@ class Space:
 
     def _limits(self) -> Limits:
         of = self.bounds.get
-        return Limits(
-            of("params", math.inf), of("flops", math.inf), of("activation_bytes", math.inf) // BYTES_PER_ELEMENT
-        )
+        elements = of("activation_bytes", math.inf) / BYTES_PER_ELEMENT
+        return Limits(of("params", math.inf), of("flops", math.inf), elements, of("adapter_params", math.inf))
 
     def _skeleton(self) -> Skeleton:
         depth = math.floor(self.bounds["depth"]) if "depth" in self.bounds else None
@@ -284,6 +325,11 @@ class Space:
         return found
 
     def _any(self) -> Trees | Sites:
+        if is_layered(self._grammar):
+            raise ValueError(
+                f"{self.name} adapts a base and is not bound to one: call space.bind_layers({{layer: "
+                "EncoderLayer(hidden, heads, head, ffn)}) first, or give --base"
+            )
         return self._sites() if self.is_site_space else self.trees()
 
     def size(self) -> int:
@@ -339,6 +385,8 @@ class Space:
         """What `within` can bound."""
         if self.is_site_space:
             return ("size", "params", "adapter_params", "flops")
+        if self.is_layer_space:
+            return ("size", "depth", "params", "adapter_params", "flops", "activation_bytes")
         return ("size", "depth", "params", "flops", "activation_bytes") if self._program else ("size", "depth")
 
     def elaborate(self, d: Derivation, input: Sequence[int] | None = None) -> Architecture:
@@ -367,7 +415,7 @@ class Space:
         """
         if self._program is not None:
             found = self.elaborate(d)
-            return Cost(found.params, 0, found.flops, found.params * BYTES_PER_ELEMENT)
+            return Cost(found.params, found.adapter_params, found.flops, found.params * BYTES_PER_ELEMENT)
         if not self.is_site_space:
             raise ValueError(
                 f"sentences of {self.name} have no cost: the file has neither //@ target_modules nor //@ input"

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 
@@ -13,12 +14,13 @@ from archrank.grammar.analysis import Facts
 from archrank.grammar.counting import SizeTable, check_limit
 from archrank.grammar.derivation import Derivation, key_of
 from archrank.grammar.model import Grammar
-from archrank.grammar.sampling import Free, Sized, Uniforms, weighted
+from archrank.grammar.sampling import Free, Sized, Uniforms, drawn, weighted
 from archrank.grammar.sentence import Sentences
 from archrank.grammar.skeleton import Option, Skeleton
 
 _TRIES = 64
 _DRAWS = 200
+_LOOKS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,12 +263,10 @@ class Trees:
         if high < low:
             return None
         by_size = self.table.option_weights(state, low, high)
-        totals = np.array(
-            [0.0 if o.production == current else float(w.sum()) for o, w in zip(options, by_size, strict=True)]
-        )
-        if not totals.any():
+        totals = [0.0 if o.production == current else float(w.sum()) for o, w in zip(options, by_size, strict=True)]
+        if not any(totals):
             return None
-        index = weighted(totals, uniform())
+        index = drawn(list(accumulate(totals)), uniform())
         size = low + weighted(by_size[index], uniform())
         option = options[index]
         return [
@@ -275,14 +275,19 @@ class Trees:
         ]
 
     def _other_than(self, keys: set[str], uniform: Uniforms) -> Derivation:
-        """Any sentence but these: drawn, and where draws repeat, the first that enumeration gives."""
+        """Any sentence but these: drawn, and where draws repeat, the first that enumeration gives; it looks at a fixed
+        number, since all the sentences of a typed space may write one architecture.
+        """
         for _ in range(_TRIES):
             child = self.derivation(self._fitting(uniform))
             if child.key not in keys:
                 return child
-        for child in self.enumerate():
-            if child.key not in keys:
+        for looked, choices in enumerate(self.choices()):
+            child = self.derivation(choices)
+            if child.key not in keys and self.meets(child):
                 return child
+            if looked == _LOOKS:
+                raise ValueError(f"no other candidate was found among {_LOOKS:,} sentences: there is nothing to vary")
         raise ValueError(
             f"the space has no sentence other than {'the parent' if len(keys) == 1 else 'the parents'}: "
             "there is nothing to vary"

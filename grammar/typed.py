@@ -44,8 +44,8 @@ class TypedTrees(Trees):
     def no_fit(self) -> str:
         """What to say where hardly any sentence can be made to fit."""
         return (
-            f"hardly any sentence can be made to fit the input {'x'.join(map(str, self.shape))} and the bounds: give each "
-            "rule of ops one that always fits and costs nothing, such as `id`, or loosen the bounds"
+            f"hardly any sentence can be made to fit the input {'x'.join(map(str, self.shape))} and the bounds: give "
+            "each rule of ops one that always fits and costs nothing, such as `id`, or loosen the bounds"
         )
 
     def meets(self, d: Derivation) -> bool:
@@ -61,7 +61,10 @@ class TypedTrees(Trees):
     def _keeps(self, found: Architecture) -> bool:
         most = max((op.written for op in found.ops), default=0)
         return (
-            found.params <= self.limits.params and found.flops <= self.limits.flops and most <= self.limits.elements
+            found.params <= self.limits.params
+            and found.flops <= self.limits.flops
+            and most <= self.limits.elements
+            and found.adapter_params <= self.limits.adapter_params
         )
 
     def enumerate(self) -> Iterator[Derivation]:

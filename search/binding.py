@@ -13,13 +13,17 @@ __all__ = ["bound_space", "tightened", "within"]
 
 
 def bound_space(space: grammar.Space, *, base: str | None, target_modules: str | None) -> grammar.Space:
-    """`space` with one site for each module of the base (default: the embedded one); other spaces come back as they
-    are.
+    """`space` with one site for each module, or layer, of the base (default: the embedded one); other spaces come back
+    as they are.
 
     Only the base's shapes are needed: no weight is loaded.
     """
-    if not space.is_site_space or space.sites:
+    if not space.needs_binding:
         return space
+    if space.is_layer_space:
+        from archrank.supernet.base import layer_shapes
+
+        return space.bind_layers(layer_shapes(base))
     from archrank.supernet.base import module_shapes
 
     return space.bind(module_shapes(base, target_modules or space.target_modules or "all-linear"))

@@ -21,6 +21,7 @@ ENTRY_POINTS = "archrank.ops"
 _NUMBERED = re.compile(r"(.*?[^_\d])_?(\d{1,9})")
 _KINDS = (Op, Split, Join, Structure, AdapterOp)
 _registered: dict[str, Signature] = {}
+_registrations: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +89,16 @@ def register(op: Signature) -> None:
     if op.name in shipped():
         raise ValueError(f"ar.op({op.name!r}): an op of that name is built in; choose another")
     _registered[op.name] = op
+    _registrations.append(op.name)
+
+
+def generation() -> int:
+    """How many ops have been registered: what was read before another one may read otherwise now."""
+    return len(_registrations)
+
+
+def load_file(path: str | Path) -> None:
+    """Runs a user's file, which registers ops by `ar.op`; SpaceError with its line where that fails."""
+    from archrank.grammar.user_ops import load_file as load_user_file
+
+    load_user_file(path)

@@ -7,8 +7,11 @@ from archrank.grammar.workload import OpCost
 
 
 def infer(values: tuple[Value, ...]) -> Value | None:
-    """None where the shapes differ."""
-    return values[0] if all(value.shape == values[0].shape for value in values) else None
+    """None where the shapes differ. Rows of different grids have none, since the order of a sum means nothing."""
+    first = values[0]
+    if any(value.shape != first.shape for value in values):
+        return None
+    return first if all(value.grid == first.grid for value in values) else Value(first.shape)
 
 
 def costs(shapes: tuple[Shape, ...], batch: int) -> tuple[OpCost, ...]:

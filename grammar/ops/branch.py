@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from archrank.grammar.signatures import Step, Structure, Wiring
 
+MOST_WAYS = 1024
+
 
 def wiring(parts: int, ways: int) -> Wiring:
     """The split writes registers 1…ways, the modules ways+1…2·ways, the join the last one."""
     modules = parts - 2
+    if ways > MOST_WAYS:
+        raise ValueError(f"branch{ways}: at most {MOST_WAYS:,} ways")
     if ways < 2 or modules not in (1, ways):
         raise ValueError(f"branch{ways} is a split, one module or {ways}, and a join, not {parts} parts")
     pieces = tuple(range(1, ways + 1))

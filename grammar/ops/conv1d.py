@@ -7,12 +7,12 @@ from archrank.grammar.workload import OpCost
 
 
 def infer(value: Value, kernel: int, width: int) -> Value | None:
-    """None where the input is no sequence."""
-    return Value((value.shape[0], width), value.grid) if len(value.shape) == 2 else None
+    """None where the input is no sequence, or kernel or width is 0."""
+    return Value((value.shape[0], width), value.grid) if len(value.shape) == 2 and kernel and width else None
 
 
 def params(shape: Shape, kernel: int, width: int) -> int:
-    """kernel · in · width + width."""
+    """Kernel · in · width + width."""
     return (kernel * shape[1] + 1) * width
 
 

@@ -6,13 +6,13 @@ from archrank.grammar.signatures import Op, Shape, Value, rows
 from archrank.grammar.workload import OpCost
 
 
-def infer(value: Value, width: int) -> Value:
-    """(…, in) → (…, width)."""
-    return Value((*value.shape[:-1], width), value.grid)
+def infer(value: Value, width: int) -> Value | None:
+    """(…, in) → (…, width); None where the width is 0."""
+    return Value((*value.shape[:-1], width), value.grid) if width > 0 else None
 
 
 def params(shape: Shape, width: int) -> int:
-    """in · width + width."""
+    """In · width + width."""
     return (shape[-1] + 1) * width
 
 

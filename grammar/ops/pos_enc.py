@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from archrank.grammar.signatures import Op, elementwise, elements, same, same_shape
+from archrank.grammar.signatures import Op, elements, elementwise, same, same_shape
 
 OP = Op(name="pos_enc", infer=same, params=elements, costs=elementwise("add"), inverse=same_shape)
