@@ -185,6 +185,14 @@ class Program:
             self._giving[head, value, shape] = found
         return found
 
+    def op_names(self) -> tuple[str, ...]:
+        """The ops that leave a node in an architecture, a structure's own among them."""
+        found = [leaf.op for leaf in self.leaves.values()]
+        steps = [step.part for plan in self.plans if plan.wiring is not None for step in plan.wiring.steps]
+        found.extend(part for part in steps if not isinstance(part, int))
+        silent = [op for op in found if (isinstance(op, Op) and op.identity) or (isinstance(op, Split) and op.same)]
+        return tuple(dict.fromkeys(op.name for op in found if op not in silent and not isinstance(op, AdapterOp)))
+
     def role(self, rule: str) -> str:
         """What a rule gives: op, split, join or value."""
         return self._roles[self.grammar.names.index(rule)]

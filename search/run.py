@@ -8,23 +8,25 @@ that already holds something.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
+from archrank import grammar
+from archrank.grammar import ops
 from archrank.search import candidates, summary
+from archrank.search.architecture_job import ArchitectureJob, prepare_architectures
+from archrank.search.architecture_run import ArchitecturePhases
 from archrank.search.config import ConfigError, RunConfig, read_toml, write_toml
 from archrank.search.errors import RunError
-from archrank.search.interrupt import Interrupted, Interrupts
 from archrank.search.job import SUPERNET_RUNS, Job, new_parameters, prepare
 from archrank.search.pareto import Scale
-from archrank.search.progress import Progress, open_progress
+from archrank.search.phases import Shell
 from archrank.search.results import Run, open_run
-from archrank.search.storage import Log, RunLock, StorageError, write_atomic
+from archrank.search.storage import RunLock, write_atomic
 from archrank.search.strata import Strata
 from archrank.search.study import Study
 from archrank.supernet.checkpoint import Checkpoint, adapter_tensors, load_adapters, load_tensors, save_tensors
@@ -45,14 +47,26 @@ def start(config: RunConfig) -> Run:
         )
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path}: is a file; choose a folder")
-    job = prepare(config)
-    job = replace(job, config=replace(job.config, out=str(path)))
+    job = prepared(config)
     path.mkdir(parents=True, exist_ok=True)
     with RunLock(path):
         # the copy first: a folder with a config.toml can be resumed, whatever happens next
         write_atomic(path / "space.lark", job.space.text.encode())
         write_atomic(path / "config.toml", write_toml(replace(job.config, out=None)).encode())
-        return _Phases(job, path).all()
+        return _begun(job, path).all()
+
+
+def prepared(config: RunConfig) -> Job | ArchitectureJob:
+    """Everything loaded and checked, for the kind of space that is asked for."""
+    for file in config.ops:
+        ops.load_file(file)
+    if grammar.load(config.space).is_architecture_space:
+        return prepare_architectures(config)
+    return prepare(config)
+
+
+def _begun(job: Job | ArchitectureJob, path: Path) -> Shell:
+    return _Phases(job, path) if isinstance(job, Job) else ArchitecturePhases(job, path)
 
 
 def resume(path: str | Path) -> Run:
@@ -67,7 +81,7 @@ def resume(path: str | Path) -> Run:
             done = open_run(folder)
             if done.finished:
                 return done
-        return _Phases(prepare(config), folder).all()
+        return _begun(prepared(config), folder).all()
 
 
 def _free_folder(root: Path) -> Path:
@@ -75,55 +89,26 @@ def _free_folder(root: Path) -> Path:
     return root / str(max(taken, default=0) + 1)
 
 
-class _Phases:
-    """One pass over the phases of a run."""
+class _Phases(Shell):
+    """One pass over the phases of a rank search."""
 
     def __init__(self, job: Job, path: Path) -> None:
-        self.job, self.path = job, path
-        self.log = Log.open(path / "trials.jsonl", summary.header(job))
-        self.started = time.monotonic()
-        self.before = sum(float(str(e.get("seconds", 0))) for e in self.log.events if e.get("event") == "session")
+        super().__init__(job, path, summary.header(job))
+        self.job = job
         space, config = job.space, job.config
         self.strata = Strata(space, candidates.budget_edges(space, job.net.shapes))
         self.study = Study(
             space, job.objectives, self.strata.strategy(config.strategy, job.objectives, config.seed), log=self.log
         )
-        self.scale: Scale | None = None
 
-    def all(self) -> Run:
-        """Every phase, then the report; an interruption saves and says how to go on."""
-        with ExitStack() as stack:
-            self.interrupts = stack.enter_context(Interrupts())
-            self.progress: Progress = stack.enter_context(open_progress())
-            for warning in [*self.job.warnings, *(str(d) for d in self.log.damage)]:
-                self.progress.note(warning)
-            try:
-                self._head()
-                self._supernet()
-                self._reference()
-                self._search()
-                self._rerank()
-                self._finalists()
-                self.log.event({"event": "end"})
-            except Interrupted as stop:
-                stop.args = (f"{stop}; go on with: search resume {self.path}",)
-                raise
-            except OSError as error:
-                raise StorageError(
-                    f"cannot write to {self.path}: {error.strerror or error}; every finished evaluation is kept. "
-                    f"Free some space, then go on with: search resume {self.path}"
-                ) from error
-            finally:
-                self._close()
-        run = open_run(self.path)
-        summary.write_report(run)
-        return run
-
-    def _close(self) -> None:
-        """Notes this session's seconds; on a full disk that note is the one thing that may be lost."""
-        with suppress(StorageError):
-            self.log.event({"event": "session", "seconds": round(time.monotonic() - self.started, 3)})
-        self.log.close()
+    def phases(self) -> None:
+        """Head, supernet, search, re-rank, finalists."""
+        self._head()
+        self._supernet()
+        self._reference()
+        self._search()
+        self._rerank()
+        self._finalists()
 
     # -- phases -----------------------------------------------------------------------------------------------------
 
@@ -269,13 +254,6 @@ class _Phases:
     def _values(self, ranks: Mapping[str, int]) -> dict[str, float]:
         return {**self.job.score(self.job.net, "validation", ranks), **self.job.pricer.price(ranks)}
 
-    def _scaled(self) -> Scale:
-        assert self.scale is not None
-        return self.scale
-
-    def _count(self, stage: str) -> int:
-        return sum(t.stage == stage for t in self.study.trials)
-
     def _checkpoint(self, purpose: str) -> Checkpoint:
         return Checkpoint(self.path / "checkpoint.safetensors", purpose, 60 * self.job.config.save_minutes)
 
@@ -310,24 +288,3 @@ class _Phases:
             if quiet:
                 raise
             raise RunError(f"{purpose}: {error}") from None
-
-    def _tick(self, quiet: bool) -> Callable[[int, float], None]:
-        def tick(done: int, loss: float) -> None:
-            if not quiet:
-                self.progress.update(done, best=loss)
-            self._pause()
-
-        return tick
-
-    def _pause(self) -> None:
-        """The safe point: SIGTERM, Ctrl-C and --max-hours end the run here."""
-        self.interrupts.check()
-        limit = self.job.config.max_hours
-        if limit is not None and self.before + time.monotonic() - self.started > 3600 * limit:
-            raise Interrupted(75, f"stopped after --max-hours {limit}")
-
-    def _show(self, done: int) -> None:
-        points = [t for t in self.study.trials if t.state == "done"]
-        quality = self.job.objectives[0]
-        best = min((t.values[quality.name] for t in points), key=lambda v: v * quality.sign, default=None)
-        self.progress.update(done, best=best, hypervolume=self._scaled().hypervolume(points), front=None)

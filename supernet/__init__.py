@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from archrank.supernet import policies as policies
+    from archrank.supernet.bank import Bank
     from archrank.supernet.evaluation import evaluation_methods
     from archrank.supernet.net import Config, Elastic, elastic
     from archrank.supernet.networks import Network, build
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from archrank.supernet.tracing import workload
 
 __all__ = [
+    "Bank",
     "Config",
     "Elastic",
     "Network",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 _HOME = {
+    "Bank": "bank",
     "Config": "net",
     "Elastic": "net",
     "Network": "networks",

@@ -57,7 +57,8 @@ def rank_ascii(bars: Sequence[Bar], title: str = "", width: int = 100) -> str:
 def eighths(length: float) -> str:
     """A bar of so many characters, to an eighth."""
     whole, rest = divmod(round(length * 8), 8)
-    return "█" * whole + ("", *"▏▎▍▌▋▊▉")[rest]
+    part: str = ("", *"▏▎▍▌▋▊▉")[rest]
+    return "█" * whole + part
 
 
 def _most(bars: Sequence[Bar]) -> int:
