@@ -57,6 +57,8 @@ def sizes(space: Space) -> list[tuple[int, int, float]]:
     low, high = int(found[0]), int(found[-1])
     if low == high:
         return []
+    if len(found) <= _BINS:
+        return [(n, n, float(probabilities[n])) for n in found.tolist()]
     edges = np.unique(np.geomspace(low + 1, high + 2, _BINS + 1).round().astype(int) - 1)
     return [
         (int(a), int(b) - 1, float(probabilities[a:b].sum()))

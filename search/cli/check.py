@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> int:
 def _told(space: Space, size: int | None) -> Iterator[str]:
     from archrank.search import survey
 
-    counted = ", shapes and costs not asked for" if space.is_architecture_space else ""
+    costs = [name for name in space.bounds if name not in ("size", "depth")] if space.is_architecture_space else []
+    counted = f"; those above the bounds on {' and '.join(costs)} are counted as well" if costs else ""
     sites = f" on {len(space.sites)} modules" if space.sites else ""
     yield f"{space.name}: {_human(size)} candidates{sites}{counted}"
     if space.input is not None:

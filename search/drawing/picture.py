@@ -102,4 +102,6 @@ def percent(value: float) -> str:
     """`12 %`, `0.4 %`, nothing for 0."""
     if value <= 0:
         return ""
-    return f"{value * 100:.0f} %" if value >= 0.0995 else f"{max(value * 100, 0.1):.1f} %"
+    if value < 0.0005:
+        return "<0.1 %"
+    return f"{value * 100:.0f} %" if value >= 0.0995 else f"{value * 100:.1f} %"
