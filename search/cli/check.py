@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -93,4 +94,4 @@ def _samples(space: Space) -> Iterator[str]:
 def _human(size: int | None) -> str:
     if size is None:
         return "infinitely many"
-    return f"{size:,}" if size < 10**9 else f"about 10^{len(str(size)) - 1}"
+    return f"{size:,}" if size < 10**9 else f"about 10^{int(math.log10(size))}"

@@ -57,7 +57,7 @@ def rank_ascii(bars: Sequence[Bar], title: str = "", width: int = 100) -> str:
 def eighths(length: float) -> str:
     """A bar of so many characters, to an eighth."""
     whole, rest = divmod(round(length * 8), 8)
-    return "█" * whole + ("", *"▏▎▍▌▋▊▉")[rest]
+    return "█" * int(whole) + ("", *"▏▎▍▌▋▊▉")[int(rest)]
 
 
 def _most(bars: Sequence[Bar]) -> int:
