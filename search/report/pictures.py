@@ -16,7 +16,7 @@ PICTURES_NOTE = (
 def pictures(data: ReportData) -> str:
     """A drawing that opens for each trial that has one; they are SVG of `search.drawing`, whose texts are escaped."""
     named = labels(data)
-    parts = []
+    parts = list[str]()
     for trial, drawing in data.pictures.items():
         label = f" · {named[trial]}" if trial in named else ""
         opened = "" if parts else " open"
