@@ -78,7 +78,7 @@ def _samples(space: Space) -> Iterator[str]:
         return
     if found is None:
         return
-    yield f"{found.samples} samples:"
+    yield f"{found.samples} samples" + (f" of size at most {found.most:,}:" if found.most else ":")
     yield f"  parameters: half up to {found.params[0]:,}, largest {found.params[1]:,}"
     yield f"  FLOPs: half up to {found.flops[0]:,}, largest {found.flops[1]:,}"
     whole = sum(found.closed.values())

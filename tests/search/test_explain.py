@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from types import SimpleNamespace
@@ -264,6 +265,12 @@ def test_check_of_an_endless_space(say: Say, tmp_path: Path) -> None:
         "plain: infinitely many candidates",
         "branching: 0.5 a step, 0.5 with every copy counted (from 1 on sizes have no mean without a bound)",
     ]
+
+
+def test_check_of_networks_without_a_bound(say: Say, tmp_path: Path) -> None:
+    text = (Path(spaces.__file__).parent / "einspace.lark").read_text(encoding="utf-8")
+    (tmp_path / "wide.lark").write_text(re.sub("//@ max .*", "", text), encoding="utf-8")
+    assert "300 samples of size at most 1,000:" in say("check", str(tmp_path / "wide.lark"))
 
 
 def test_check_says_when_nothing_fits(say: Say, tmp_path: Path) -> None:
