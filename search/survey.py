@@ -24,8 +24,8 @@ _BINS, _WIDTH = 12, 40
 
 @dataclass(frozen=True, slots=True)
 class Joins:
-    """Of `samples` networks, of size at most `most` where larger ones were left out: how their branches were joined (free, goal, fallback: {name: number}), how many networks
-    each op is in, the largest parameters and FLOPs, the median ones.
+    """Of `samples` networks, of size at most `most` where larger ones were left out: how their branches were joined
+    ({free, goal, fallback: number}), how many networks each op is in, parameters and FLOPs as (median, largest).
     """
 
     samples: int
