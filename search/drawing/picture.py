@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from archrank.grammar.signatures import Argument, Shape
+from archrank.grammar.errors import shortened
+from archrank.grammar.signatures import Shape
 
+_LONGEST = 24  # characters of arguments in a picture
 INPUT = -1
 """The place of a picture's input among the reads of its items."""
 
@@ -30,8 +32,18 @@ class Row:
     ordered: bool = False
 
     @property
+    def shown(self) -> str:
+        """The arguments as they stand in the picture: cut where they are long."""
+        return shortened(self.arguments, _LONGEST)
+
+    @property
     def word(self) -> str:
         """The op as it is written in the picture."""
+        return f"{self.op} {self.shown}".rstrip()
+
+    @property
+    def full(self) -> str:
+        """The op with all its arguments."""
         return f"{self.op} {self.arguments}".rstrip()
 
 
@@ -85,12 +97,6 @@ class Picture:
 def shown_shape(shape: Shape) -> str:
     """`3×64×64`."""
     return "×".join(map(str, shape))
-
-
-def shown_arguments(arguments: tuple[Argument, ...]) -> str:
-    """`3,1,1`, cut where it is long."""
-    text = ",".join(map(str, arguments))
-    return text if len(text) <= 24 else text[:23] + "…"
 
 
 def share(part: int, whole: int) -> float:

@@ -330,3 +330,12 @@ def test_bad_input(
     assert not told.out
     assert "Traceback" not in told.err
     assert len(told.err.splitlines()) <= 4
+
+
+def test_a_sentence_outside_the_bounds_is_explained_and_said_to_be_so(say: Say) -> None:
+    wide = "seq(linear(2048),seq(linear(2048),norm))"
+    for _ in range(4):
+        wide = f"seq({wide},{wide})"
+    lines = say("explain", "einspace", wide).splitlines()
+    assert lines[2].startswith("outside the bounds of einspace, so never sampled: size <= ")
+    assert "outside" not in say("explain", "einspace", SENTENCE)
