@@ -12,6 +12,7 @@ from archrank.search.report.data import ReportData, Row, chains, read_rows
 from archrank.search.report.figures import Figure
 from archrank.search.report.front import hypervolume, scatter
 from archrank.search.report.heatmap import heatmap
+from archrank.search.report.pictures import PICTURES_NOTE, pictures
 from archrank.search.report.sections import section
 from archrank.search.report.stages import against, changing, slopes
 
@@ -75,6 +76,7 @@ def _body(data: ReportData) -> tuple[str, list[Figure]]:
             "the later stages train the candidate itself. "
             "τ is Kendall's rank correlation among the candidates that went on.",
         ),
+        section("pictures", "What the networks look like", pictures(data), PICTURES_NOTE),
         section("table", "Points of the front", sections.front_table(data, rows, found), _table_note(rows, data)),
         section("failed", "Trials without a result", sections.failures(rows)),
         section("phases", "Where the time went", sections.phases(data)),
