@@ -3,17 +3,21 @@
 A device is one TOML file under `devices/`; its file name is the registry.
 """
 
-from archrank.predictors.device import Device, Prediction, available, load, summary
+from archrank.predictors.device import Device, Prediction
+from archrank.predictors.fitting import Fitted, fit
 from archrank.predictors.profile import DTYPES, DeviceError, Profile
+from archrank.predictors.registry import available, load, summary
 from archrank.predictors.table import workload
 
 __all__ = [
     "DTYPES",
     "Device",
     "DeviceError",
+    "Fitted",
     "Prediction",
     "Profile",
     "available",
+    "fit",
     "load",
     "summary",
     "workload",
