@@ -3,12 +3,12 @@
 For a network with uncalibrated ms t₀ and parts x (ms that its ops take by kind: predicted, launches, activation bytes,
 FLOPs, weight bytes, biases; `archrank.predictors.network`) the ratio r = measured / t₀ has prior mean 1 and covariance
 
-    s₀² + a² · Σ_j τ_j² (x_j / t₀)(x'_j / t₀') · (1 + κ² exp(−|u − u'|² / 2ℓ²)) + ρ² exp(−|v − v'|² / 2) + σ² [same]
+    s₀² + a² · Σ_j τ_j² (x_j / t₀)(x'_j / t₀') · (1 + κ² exp(−|u − u'|² / 2ℓ²)) + σ² [same]
 
 s₀ a scale of the whole stack, τ_j a change of each part's price, which may itself depend on the network's shape u (log
-FLOPs per element, log elements per op); ρ what the ops' prices miss at a size v = log t₀; σ noise. a, ρ and σ are not
-picked but averaged over a grid by their posterior probability (Rasmussen and Williams 2006, section 5.2), so that one
-measured network gives a scale and fifty a model. The interval is the 90 % of the average's normal, √(1 + 10 / n) times
+FLOPs per element, log elements per op); σ noise. a and σ are not picked but averaged over a grid by their posterior
+probability (Rasmussen and Williams 2006, section 5.2), so that one measured network gives a scale and fifty a model:
+log-normal about a small σ where a is large; two points of small a and large σ stand for a stack that is only a scale. The interval is the 90 % of the average's normal, √(1 + 15 / n) times
 as wide for n networks: the grid is coarse and n is small.
 """
 
@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,16 +25,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 STACK = 1.0
-PARTS: Mapping[str, float] = {"ms": 1.0, "launch": 3.0, "moved": 1.0, "compute": 1.0, "weights": 1.0}
+PARTS: Mapping[str, float] = {"ms": 1.0, "launch": 3.0, "moved": 3.0, "compute": 1.0, "weights": 1.0}
 """τ by part."""
 SHAPE, LENGTH = 0.5, 2.0
-SCALES = (0.01, 0.3, 1.0, 3.0)
-DRIFTS = (0.001, 0.1)
+LOOSE = ((0.01, 0.05), (0.01, 0.1))
+"""(a, σ) of a stack that is a scale and no more: what the ops' prices miss is taken for noise."""
+SCALES = (0.3, 1.0, 3.0)
 NOISES = (0.001, 0.002, 0.004, 0.01, 0.03)
 LIKELY_NOISE, NOISE_SPREAD = 0.002, 0.5
 """Repeated measurements differ by 0.04 to 0.2 % on GPUs, by 2 to 9 % on CPUs (HW-GPT-Bench)."""
 NORMAL_90 = 1.645
-EXTRA = 10.0
+EXTRA = 15.0
 NEGLIGIBLE = 1e-4
 
 
@@ -54,7 +54,6 @@ class _Model:
     """One point of the grid, conditioned on the measured networks: the Cholesky factor, the weights, its probability."""
 
     scale: float
-    drift: float
     noise: float
     factor: Array
     alpha: Array
@@ -72,12 +71,12 @@ class Calibration:
     def __call__(self, parts: Parts) -> tuple[Array, Array]:
         """(mean, half width of the 90 % interval) of the ratio of each network, (n,) each."""
         mean, square, total = np.zeros(len(parts.total)), np.zeros(len(parts.total)), 0.0
-        linear, drift, own = self._between(parts)
+        linear, own = self._between(parts)
         for model in self._models:
-            cross = STACK**2 + model.scale**2 * linear + model.drift**2 * drift
+            cross = STACK**2 + model.scale**2 * linear
             told = 1 + cross @ model.alpha
             solved = np.linalg.solve(model.factor, cross.T)
-            prior = STACK**2 + model.scale**2 * own + model.drift**2 + model.noise**2
+            prior = STACK**2 + model.scale**2 * own + model.noise**2
             variance = np.maximum(prior - np.einsum("ij,ij->j", solved, solved), model.noise**2)
             mean += model.probability * told
             square += model.probability * (variance + told**2)
@@ -88,28 +87,24 @@ class Calibration:
 
     @cached_property
     def _models(self) -> tuple[_Model, ...]:
-        linear, drift, _ = self._between(self.known)
+        linear, _ = self._between(self.known)
         unit, off = np.eye(len(self.ratio)), self.ratio - 1
         found = []
-        for scale, loose, noise in product(SCALES, DRIFTS, NOISES):
-            covariance = STACK**2 + scale**2 * linear + loose**2 * drift + noise**2 * unit
-            factor = np.linalg.cholesky(covariance)
+        for scale, noise, log_prior in _grid():
+            factor = np.linalg.cholesky(STACK**2 + scale**2 * linear + noise**2 * unit)
             white = np.linalg.solve(factor, off)
-            log_prior = -0.5 * (math.log(noise / LIKELY_NOISE) / NOISE_SPREAD) ** 2
             log_evidence = log_prior - 0.5 * float(white @ white) - float(np.log(np.diag(factor)).sum())
-            found.append(_Model(scale, loose, noise, factor, np.linalg.solve(factor.T, white), log_evidence))
+            found.append(_Model(scale, noise, factor, np.linalg.solve(factor.T, white), log_evidence))
         best = max(model.probability for model in found)
-        weighed = [
-            _Model(m.scale, m.drift, m.noise, m.factor, m.alpha, math.exp(m.probability - best)) for m in found
-        ]
+        weighed = [replace(model, probability=math.exp(model.probability - best)) for model in found]
         return tuple(model for model in weighed if model.probability > NEGLIGIBLE)
 
     @cached_property
     def _weights(self) -> Array:
         return np.array([PARTS[name.split(".")[1]] for name in self.known.names])
 
-    def _between(self, parts: Parts) -> tuple[Array, Array, Array]:
-        """(linear, drift) covariance of `parts` with the known networks, (n, known), and linear's own diagonal (n,)."""
+    def _between(self, parts: Parts) -> tuple[Array, Array]:
+        """The sum over parts: of `parts` with the known networks, (n, known), and with themselves, (n,)."""
         place = {name: column for column, name in enumerate(parts.names)}
         shared = np.zeros((len(parts.total), len(self.known.names)))
         for column, name in enumerate(self.known.names):
@@ -118,11 +113,10 @@ class Calibration:
         share = shared / parts.total[:, None] * self._weights
         mine = self.known.ms / self.known.total[:, None] * self._weights
         apart = ((parts.shape[:, None, :] - self.known.shape[None, :, :]) ** 2).sum(axis=2)
-        far = np.log(parts.total)[:, None] - np.log(self.known.total)[None, :]
         tau = np.array([PARTS[name.split(".")[1]] for name in parts.names])
         own = np.square(parts.ms / parts.total[:, None] * tau).sum(axis=1) * (1 + SHAPE**2)
         linear = (share @ mine.T) * (1 + SHAPE**2 * np.exp(-apart / (2 * LENGTH**2)))
-        return linear, np.exp(-(far**2) / 2), own
+        return linear, own
 
     def to_table(self) -> dict[str, Any]:
         """As TOML values: the section `[calibration]` of a device's file."""
@@ -134,6 +128,13 @@ class Calibration:
             "shape": self.known.shape.tolist(),
             "ratio": self.ratio.tolist(),
         }
+
+
+def _grid() -> list[tuple[float, float, float]]:
+    """(a, σ, log prior) of each point."""
+    loose = [(scale, noise, 0.0) for scale, noise in LOOSE]
+    usual = {noise: -0.5 * (math.log(noise / LIKELY_NOISE) / NOISE_SPREAD) ** 2 for noise in NOISES}
+    return loose + [(scale, noise, log_prior) for scale in SCALES for noise, log_prior in usual.items()]
 
 
 def from_table(table: Mapping[str, object]) -> Calibration:

@@ -36,7 +36,6 @@ class Priced:
     row: NDArray[np.intp]
     op: NDArray[np.intp]
     count: Array
-    unknown: tuple[str, ...]
 
     def total(self, each: Array) -> Array:
         """Σ count · each over the ops of each network: (ops,) -> (networks,)."""
@@ -46,11 +45,16 @@ class Priced:
 def priced(profile: Profile, learned: Learned | None, workloads: Sequence[Workload], dtype: str) -> Priced:
     """Prices the distinct ops of `workloads`, those of one op and dtype together."""
     columns: dict[_Key, int] = {}
-    rows, uses, counts = [], [], []
-    for index, workload in enumerate(workloads):
+    seen: dict[tuple[int, str, str | None], int] = {}  # equal sizes are mostly one object: its id hashes faster
+    uses, counts, lengths = [], [], []
+    for workload in workloads:
+        lengths.append(len(workload.ops))
         for cost in workload.ops:
-            rows.append(index)
-            uses.append(columns.setdefault(cost.key, len(columns)))
+            near = (id(cost.dims), cost.op, cost.dtype)
+            place = seen.get(near)
+            if place is None:
+                place = seen[near] = columns.setdefault(cost.key, len(columns))
+            uses.append(place)
             counts.append(cost.count)
     costs = list(columns)
     kinds = tuple(sorted({key[0] for key in costs}))
@@ -58,7 +62,7 @@ def priced(profile: Profile, learned: Learned | None, workloads: Sequence[Worklo
     ms, bound, factor, elements, flops = (np.zeros(n) for _ in range(5))
     parts = np.zeros((n, len(PARTS)))
     launch = 1e-3 * profile.launch["other_us"]
-    bandwidth, unknown = profile.spec["memory_bandwidth_bytes_per_s"], []
+    bandwidth = profile.spec["memory_bandwidth_bytes_per_s"]
     for op, at, where, dims in _grouped(costs, dtype):
         form, size = FORMS[op], dtype_bytes(at)
         ms[where] = pricing.op_ms(profile, learned, op, dims, at)
@@ -71,8 +75,6 @@ def priced(profile: Profile, learned: Learned | None, workloads: Sequence[Worklo
         parts[where, 2] = 1e3 * size * elements[where] / bandwidth
         parts[where, 3] = 1e3 * flops[where] / profile.peak(at)
         parts[where, 4] = 1e3 * size * form.weights(dims) / bandwidth
-        if op == "other":
-            unknown.append(op)
     return Priced(
         networks=len(workloads),
         kinds=kinds,
@@ -83,10 +85,9 @@ def priced(profile: Profile, learned: Learned | None, workloads: Sequence[Worklo
         parts=parts,
         elements=elements,
         flops=flops,
-        row=np.asarray(rows, dtype=np.intp),
+        row=np.repeat(np.arange(len(workloads)), np.asarray(lengths, dtype=np.intp)),
         op=np.asarray(uses, dtype=np.intp),
         count=np.asarray(counts, dtype=np.float64),
-        unknown=tuple(unknown),
     )
 
 
