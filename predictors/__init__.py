@@ -7,7 +7,9 @@ from archrank.predictors.device import Device, Prediction
 from archrank.predictors.fitting import Fitted, fit
 from archrank.predictors.profile import DTYPES, DeviceError, Profile
 from archrank.predictors.registry import available, load, summary
+from archrank.predictors.saving import save
 from archrank.predictors.table import workload
+from archrank.predictors.transfer import Transferred, transfer
 
 __all__ = [
     "DTYPES",
@@ -16,9 +18,12 @@ __all__ = [
     "Fitted",
     "Prediction",
     "Profile",
+    "Transferred",
     "available",
     "fit",
     "load",
+    "save",
     "summary",
+    "transfer",
     "workload",
 ]

@@ -111,7 +111,10 @@ class Device:
         self.profile.peak(dtype)
         population = network.priced(self.profile, self.learned, workloads, dtype)
         ms, bound = population.total(population.ms), population.total(population.bound)
-        low, high = population.total(population.ms / population.factor), population.total(population.ms * population.factor)
+        low, high = (
+            population.total(population.ms / population.factor),
+            population.total(population.ms * population.factor),
+        )
         memory = np.array([workload.memory_bytes(dtype) for workload in workloads], dtype=np.float64)
         if self.calibration is not None and self.calibration.dtype == dtype and len(workloads):
             ratio, half = self.calibration(network.parts_of(population, workloads, self._launch_ms()))

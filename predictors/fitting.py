@@ -115,7 +115,7 @@ def _family(name: str, table: Ops, profiles: Mapping[str, Profile]) -> Family:
 
 
 def _factor(errors: Sequence[Array]) -> float:
-    """exp of the 90 % quantile; 1.35 where nothing could be held out."""
+    """Exp of the 90 % quantile; 1.35 where nothing could be held out."""
     return round(float(np.exp(np.quantile(np.concatenate(errors), 0.9))), 3) if errors else 1.35
 
 
@@ -126,9 +126,13 @@ def _unseen(table: Ops, profiles: Mapping[str, Profile], constants: Constants) -
         others = [by_op for device, by_op in constants.items() if device not in ("", profile.name)]
         if not others:
             continue
-        borrowed = {op: mean([each[op] for each in others if op in each] or [constants[""][op]]) for op in constants[""]}
+        borrowed = {
+            op: mean([each[op] for each in others if op in each] or [constants[""][op]]) for op in constants[""]
+        }
 
-        def told(device: str, op: str, this: str = name, there: Mapping[str, tuple[float, ...]] = borrowed) -> tuple[float, ...]:
+        def told(
+            device: str, op: str, this: str = name, there: Mapping[str, tuple[float, ...]] = borrowed
+        ) -> tuple[float, ...]:
             return there[op] if device == this else constants[profiles[device].name][op]
 
         rows, mine = _rows(table, profiles, told), table.device == name

@@ -37,7 +37,7 @@ class Forest:
     right: NDArray[np.int32]
 
     def __call__(self, x: Array) -> Array:
-        """g of each row: `x` (rows, features) -> (rows,)."""
+        """G of each row: `x` (rows, features) -> (rows,)."""
         total = np.empty(len(x))
         step = max(1, CELLS // max(1, len(self.feature)))
         for first in range(0, len(x), step):
@@ -45,7 +45,7 @@ class Forest:
         return np.clip(total, self.low, self.high)
 
     def _sum(self, x: Array) -> Array:
-        """start + Σ leaf: all trees walk down together, (T, rows) nodes at a time."""
+        """Start + Σ leaf: all trees walk down together, (T, rows) nodes at a time."""
         trees, length = self.feature.shape
         root = (np.arange(trees) * length)[:, None]
         flat, width = x.ravel(), x.shape[1]

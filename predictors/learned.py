@@ -94,11 +94,15 @@ class Learned:
         )
 
     def _constants(self, profile: Profile, family: Family, op: str) -> tuple[float, ...]:
-        alike = [family.constants[profile.name]] if profile.name in family.constants else [
-            by_op
-            for name, by_op in family.constants.items()
-            if self.capabilities.get(name) == profile.compute_capability
-        ]
+        alike = (
+            [family.constants[profile.name]]
+            if profile.name in family.constants
+            else [
+                by_op
+                for name, by_op in family.constants.items()
+                if self.capabilities.get(name) == profile.compute_capability
+            ]
+        )
         alike = alike or [family.constants[""]]
         for name in (op, *rowwise.UNSEEN):
             same = [by_op[name] for by_op in alike if name in by_op]
@@ -142,7 +146,9 @@ def chip_of(profile: Profile, dtype: str) -> Chip:
 def from_json(data: Mapping[str, Any], where: str) -> Learned:
     """What `Learned.to_json` gave; `DeviceError` for another schema."""
     if data.get("schema") != 1:
-        raise DeviceError(f"{where}: schema = {data.get('schema')!r}, but this version reads 1: fit the constants again")
+        raise DeviceError(
+            f"{where}: schema = {data.get('schema')!r}, but this version reads 1: fit the constants again"
+        )
     families = {
         name: Family(
             constants={d: {op: tuple(c) for op, c in ops.items()} for d, ops in each["constants"].items()},

@@ -66,7 +66,7 @@ def ops(paths: Sequence[Path]) -> tuple[Ops, tuple[str, ...]]:
     `DeviceError` where a file cannot be read, none of them is a table of ops, or a figure is no positive number.
     """
     if not paths:
-        raise DeviceError("no table was given: fit([\"ops.csv.gz\", …]) takes at least one")
+        raise DeviceError('no table was given: fit(["ops.csv.gz", …]) takes at least one')
     medians: dict[_Key, list[float]] = {}
     used = []
     for path in paths:

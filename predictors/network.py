@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from archrank.grammar.workload import FORMS, OpCost, Workload, dtype_bytes
+from archrank.grammar.workload import FORMS, Workload, dtype_bytes
 from archrank.predictors import pricing, roofline
 from archrank.predictors.calibration import PARTS, Parts, names_of
 from archrank.predictors.learned import Learned

@@ -69,7 +69,9 @@ def _autocast(profile: Profile, learned: Learned, op: str, dims: Mapping[str, An
         return np.asarray(learned.op_ms(profile, op, dims, dtype) + casts)
     if op == "attention":
         b, q, kv, d = dims["b"] * dims["heads"], dims["q"], dims["kv"], dims["d"]
-        return np.asarray(ms("bmm", b=b, m=q, n=kv, k=d) + ms("bmm", b=b, m=q, n=d, k=kv) + ms("softmax", m=b * q, n=kv))
+        return np.asarray(
+            ms("bmm", b=b, m=q, n=kv, k=d) + ms("bmm", b=b, m=q, n=d, k=kv) + ms("softmax", m=b * q, n=kv)
+        )
     if op in ROWWISE and learned.prices(profile, op, dtype):
         return ms(op, m=2 * dims["m"], n=dims["n"])
     if learned.prices(profile, op, dtype):

@@ -52,7 +52,7 @@ def work(sizes: Array, size: float | Array) -> tuple[Array, Array]:
 def wave_ms(constants: Sequence[float], sizes: Array, chip: Chip) -> Array:
     """The wave form above; rises with every size."""
     large, drop, share, overhead, per_wave, split = constants[:6]
-    flops, moved = work(sizes, chip["size"])
+    _, moved = work(sizes, chip["size"])
     b, m, n, k = sizes.T
     memory = 1e3 * moved / (chip["bandwidth"] * share)
     best = np.full(len(sizes), np.inf)
