@@ -4,10 +4,12 @@ first file.
 
 from __future__ import annotations
 
+from archrank.grammar.architecture import Architecture, OpNode
 from archrank.grammar.arithmetic import number
 from archrank.grammar.derivation import Derivation
 from archrank.grammar.encoding import Slot
-from archrank.grammar.errors import EmptySpaceError, Lint, SpaceError
+from archrank.grammar.errors import EmptySpaceError, Lint, OpError, SpaceError
+from archrank.grammar.layers import EncoderLayer, LayerChoice
 from archrank.grammar.loading import load, loads
 from archrank.grammar.modules import match_modules
 from archrank.grammar.nearest import nearest
@@ -17,10 +19,15 @@ from archrank.grammar.space import Cost, Space
 
 __all__ = [
     "Adapter",
+    "Architecture",
     "Cost",
     "Derivation",
     "EmptySpaceError",
+    "EncoderLayer",
+    "LayerChoice",
     "Lint",
+    "OpError",
+    "OpNode",
     "Site",
     "Slot",
     "Space",

@@ -14,7 +14,7 @@ from archrank.grammar.nearest import did_you_mean
 from archrank.grammar.pragmas import ALTERNATIVE_KEYS, BOUNDS, DEFINITION_KEYS, Pragma, read_pragmas
 
 MOST_COPIES = 65_536
-_INPUT = re.compile(r"\d{1,7}(?:\s*x\s*\d{1,7}){1,2}")
+_INPUT = re.compile(r"[0-9]{1,7}(?:\s*x\s*[0-9]{1,7}){0,2}")
 
 
 @dataclass
@@ -145,8 +145,8 @@ def _input(file: str, pragma: Pragma) -> tuple[int, ...]:
     sizes = tuple(int(part) for part in text.split("x")) if _INPUT.fullmatch(text) else ()
     if not sizes or min(sizes) < 1 or math.prod(sizes) > 2**31:
         message = (
-            f"input = {shortened(text)}: channels x height x width, such as 3x64x64, or length x "
-            "width, each at least 1 and 2^31 values at most"
+            f"input = {shortened(text)}: channels x height x width, such as 3x64x64, length x width, or a number of "
+            "tokens, each at least 1 and 2^31 values at most"
         )
         raise _error(file, pragma, message)
     return sizes

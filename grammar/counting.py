@@ -41,6 +41,7 @@ class SizeTable:
             self._fill()
         self._choices: dict[tuple[int, int], tuple[list[float], list[int]]] = {}
         self._splits: dict[tuple[int, int, int, int], tuple[list[float], list[int]]] = {}
+        self._ranges: dict[tuple[int, int, int], list[Table]] = {}
         self._held = 0
 
     def _retilted(self) -> bool:
@@ -106,6 +107,9 @@ class SizeTable:
         scale.
         """
         low, high = max(low, 0), min(high, self.limit)
+        known = self._ranges.get((state, low, high))
+        if known is not None:
+            return known
         found = []
         for option, tails in zip(self.skeleton.options[state], self.suffix[state], strict=True):
             values = np.zeros(max(0, high - low + 1))
@@ -117,6 +121,8 @@ class SizeTable:
             elif not tails and low <= option.size <= high:
                 values[option.size - low] = self._weight(option) * math.exp(-self.tilt * (option.size - low))
             found.append(values)
+        self._keep(sum(map(len, found)))
+        self._ranges[state, low, high] = found
         return found
 
     def choice(self, state: int, n: int) -> tuple[list[float], list[int]]:
@@ -164,6 +170,7 @@ class SizeTable:
         if self._held > _CACHED:
             self._choices.clear()
             self._splits.clear()
+            self._ranges.clear()
             self._held = count
 
 

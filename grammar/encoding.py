@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from archrank.grammar.derivation import Derivation
+from archrank.grammar.sampling import Uniforms
 from archrank.grammar.site_space import Sites
 from archrank.grammar.skeleton import Option, Skeleton
 from archrank.grammar.trees import Trees
@@ -108,10 +109,12 @@ class TreeEncoding:
             stack.extend(
                 (c, copies * m) for c, m in zip(reversed(option.children), reversed(option.copies), strict=True)
             )
-        found = trees.derivation(out)
-        if trees.meets(found):
+        rng = np.random.default_rng([int(v) for v in values])
+        finished = trees.finished(out, Uniforms(rng))
+        found = None if finished is None else trees.derivation(finished)
+        if found is not None and trees.meets(found):
             return found
-        return trees.sample(np.random.default_rng([int(v) for v in values]), 1)[0]
+        return trees.sample(rng, 1)[0]
 
     def _option(self, skeleton: Skeleton, state: int, head: int, wanted: int, slack: int | None) -> tuple[Option, int]:
         """The wanted option, or the next that fits, and how far it is above the state's least size."""

@@ -25,6 +25,10 @@ class SpaceError(ValueError):
         return f"{shortened(self.file, 300)}:{self.line}:{self.column}: {self.message}"
 
 
+class OpError(ValueError):
+    """A user's op whose functions fail or give no shape or count."""
+
+
 class EmptySpaceError(SpaceError):
     """No sentence of the space meets the asked bounds."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
-from archrank.grammar import reader
+from archrank.grammar import ops, reader
 from archrank.grammar.analysis import Facts, branching
 from archrank.grammar.errors import EmptySpaceError, Lint, Place, SpaceError
+from archrank.grammar.layers import is_layered
 from archrank.grammar.model import Grammar
 from archrank.grammar.sites import site_options
 from archrank.grammar.space import Space
@@ -26,11 +28,18 @@ def loads(text: str, name: str = "<text>") -> Space:
 
 
 def _made(text: str, name: str, file: str, path: Path | None) -> Space:
-    grammar, facts, lints = reader.read(text, file)
+    return _read(text, name, file, path, ops.generation())
+
+
+@lru_cache(maxsize=32)
+def _read(text: str, name: str, file: str, path: Path | None, generation: int) -> Space:
+    """A Space never changes, so that one text read twice is the same one, until a user registers another op."""
+    grammar, facts, program, lints = reader.read(text, file)
     bounds = {bound.name: bound.value for bound in grammar.settings.bounds}
-    options = site_options(grammar, facts) if grammar.site is not None else ()
-    space = Space(name, path, text, grammar, facts, lints, bounds, {}, options)
-    if not space.is_site_space:
+    layered = is_layered(grammar)
+    options = site_options(grammar, facts) if grammar.site is not None and not layered else ()
+    space = Space(name, path, text, grammar, facts, program, lints, bounds, {}, options)
+    if grammar.site is None:
         _check_bounds(space, grammar)
     space.lints = (*lints, *_growth(space, grammar, facts))
     return space
@@ -62,7 +71,7 @@ def _check_bounds(space: Space, grammar: Grammar) -> None:
 
 def _growth(space: Space, grammar: Grammar, facts: Facts) -> list[Lint]:
     """How fast a recursive grammar branches, with the sizes under its bound."""
-    if space.is_site_space or not facts.recursive:
+    if grammar.site is not None or not facts.recursive:
         return []
     plain, copied = branching(grammar, facts.recursive)
     trees = space.trees()

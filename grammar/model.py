@@ -16,7 +16,7 @@ class Production:
 
     `items` holds texts (written as they are) and nonterminals (their index); `children` are the latter,
     `copies` how many copies of its subtree each of them stands for. `size` is 1 where there is an alias,
-    otherwise 0.
+    otherwise 0. `fixed`: arguments of its op that come from the base.
     """
 
     head: int
@@ -29,6 +29,7 @@ class Production:
     log_p: float
     size: int
     place: Place
+    fixed: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Grammar:
     `names`, `terminal`, `places` are per nonterminal (rules and terminals alike), `by_head` its
     productions. `bound` is the terminal whose values come from the base (`bound_regex` what its names look
     like) and `site` the rule that repeats once per module; both None in a space that adapts nothing.
+    Texts in `apart` are written with a space before them.
     """
 
     file: str
@@ -73,3 +75,4 @@ class Grammar:
     bound: int | None
     bound_regex: re.Pattern[str] | None
     site: int | None
+    apart: frozenset[str] = frozenset()

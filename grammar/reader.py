@@ -13,18 +13,21 @@ from archrank.grammar.analysis import Facts, analyse, touching
 from archrank.grammar.attach import attach
 from archrank.grammar.build import Builder
 from archrank.grammar.errors import Lint, SpaceError, shortened
+from archrank.grammar.layers import DEFAULT_LENGTH, EncoderLayer, bound_grammar, is_layered
 from archrank.grammar.meta import LONGEST_FILE, RawFile, read_raw
 from archrank.grammar.model import Grammar
 from archrank.grammar.modules import slow_reason
 from archrank.grammar.nearest import did_you_mean
+from archrank.grammar.program import Program
+from archrank.grammar.signatures import AdapterOp
 
 if TYPE_CHECKING:
     import lark
 
 
-def read(text: str, name: str) -> tuple[Grammar, Facts, tuple[Lint, ...]]:
-    """The grammar of a file's text, what is true of it, and remarks; raises SpaceError with a place in
-    `name`.
+def read(text: str, name: str) -> tuple[Grammar, Facts, Program | None, tuple[Lint, ...]]:
+    """The grammar of a file's text, what is true of it, its program where it describes architectures, and remarks;
+    raises SpaceError with a place in `name`.
 
     Nothing of the text is ever evaluated; time and memory are bounded by the limits in `meta`.
     """
@@ -33,13 +36,18 @@ def read(text: str, name: str) -> tuple[Grammar, Facts, tuple[Lint, ...]]:
     builder = Builder(name, raw, notes)
     grammar = builder.grammar()
     facts, lints = analyse(grammar)
-    _check_ops(grammar)
+    _check_bounds(grammar)
+    program = Program(grammar) if grammar.settings.input is not None and grammar.site is None else None
+    if is_layered(grammar):
+        Program(bound_grammar(grammar, {_any_name(grammar): EncoderLayer(64, 4, 16, 64)}, DEFAULT_LENGTH))
+    elif grammar.site is not None:
+        _check_adapters(grammar)
     ignore = _compiled_by_lark(name, text, raw, grammar)
     grammar = replace(grammar, ignore=ignore, spaced=ignore is not None and ignore.fullmatch(" ") is not None)
     if grammar.site is not None:
         _check_site_file(grammar)
     lints = [*builder.lints, *lints, *touching(grammar)]
-    return grammar, facts, tuple(sorted(lints, key=lambda lint: (lint.line, lint.column)))
+    return grammar, facts, program, tuple(sorted(lints, key=lambda lint: (lint.line, lint.column)))
 
 
 def read_file(path: Path) -> str:
@@ -99,22 +107,32 @@ def find(path_or_name: str | Path) -> Path:
     raise SpaceError(shortened(text), 1, 1, message)
 
 
-def _check_ops(grammar: Grammar) -> None:
-    """Every alias of a file with `input`, and every adapter of a site space, needs a signature in
-    grammar/ops.
-    """
+def _check_bounds(grammar: Grammar) -> None:
     for bound in grammar.settings.bounds:
         reason = _unusable(grammar, bound.name)
         if reason:
             raise SpaceError(grammar.file, bound.place.line, bound.place.column, f"max {bound.name}: {reason}")
-    if grammar.settings.input is None and grammar.site is None:
-        return
-    known = ops.available()
+
+
+def _any_name(grammar: Grammar) -> str:
+    """A name that the file's terminal takes, to try its ops with."""
+    assert grammar.bound_regex is not None
+    for name in ("encoder.layer.0", "layer", "l", "L", "0", "a.b"):
+        if grammar.bound_regex.fullmatch(name):
+            return name
+    place = grammar.places[grammar.bound or 0]
+    message = "the bound terminal takes no layer name such as encoder.layer.0; /[A-Za-z_][\\w.]*/ does"
+    raise SpaceError(grammar.file, place.line, place.column, message)
+
+
+def _check_adapters(grammar: Grammar) -> None:
+    """Every alias of a space of sites names an adapter family."""
+    known = [name for name in ops.available() if isinstance(ops.load(name), AdapterOp)]
     for production in grammar.productions:
         if production.alias is not None and production.alias not in known:
             message = (
-                f"no op {shortened(production.alias)!r}: an alias of this file names an op with a "
-                f"known cost{did_you_mean(production.alias, known)} Known: {', '.join(known)}"
+                f"no adapter {shortened(production.alias)!r}: an alias of this file names a family with a known "
+                f"cost{did_you_mean(production.alias, known)} Known: {', '.join(known)}"
             )
             raise SpaceError(grammar.file, production.place.line, production.place.column, message)
 
@@ -145,7 +163,9 @@ def _unusable(grammar: Grammar, bound: str) -> str:
         return (
             "sentences of this file have no cost; add //@ input = 3x64x64 or //@ target_modules, or bound size or depth"
         )
-    return "costs of whole architectures are not computed by this version; bound size or depth"
+    if bound == "adapter_params":
+        return "a file with //@ input has no adapters; bound params"
+    return ""
 
 
 def _compiled_by_lark(name: str, text: str, raw: RawFile, grammar: Grammar) -> re.Pattern[str] | None:

@@ -13,6 +13,7 @@ from archrank.grammar.model import Grammar
 from archrank.grammar.nearest import did_you_mean
 
 LONGEST_SENTENCE = 4_000_000
+_APART = 3
 _WORD = re.compile(r"[\w.]+")
 
 
@@ -35,7 +36,26 @@ class Sentences:
         self.grammar, self.facts = grammar, facts
         self._items = tuple(tuple(reversed(production.items)) for production in grammar.productions)
         texts = {item for production in grammar.productions for item in production.items if isinstance(item, str)}
-        self._edges = {text: (_kind(text[0]), _kind(text[-1])) for text in texts}
+        self._edges = {text: (_APART if text in grammar.apart else _kind(text[0]), _kind(text[-1])) for text in texts}
+        self._written = tuple(self._merged(production.items) for production in grammar.productions)
+
+    def _merged(self, items: Sequence[int | str]) -> tuple[tuple[int, str, int, int], ...]:
+        """The items in reverse as (nonterminal or -1, text, kind of its first and of its last sign), with texts that
+        stand side by side written as one.
+        """
+        found: list[tuple[int, str, int, int]] = []
+        for item in items:
+            if isinstance(item, int):
+                found.append((item, "", 0, 0))
+                continue
+            left, right = self._edges[item]
+            if found and found[-1][0] < 0:
+                _, text, first, last = found.pop()
+                space = " " if left and left == last and self.grammar.spaced else ""
+                found.append((-1, f"{text}{space}{item}", first, right))
+            else:
+                found.append((-1, item, left, right))
+        return tuple(reversed(found))
 
     @cached_property
     def _begins(self) -> tuple[re.Pattern[str] | None, ...]:
@@ -144,22 +164,19 @@ class Sentences:
         `name` stands for the value of a bound terminal.
         """
         out: list[str] = []
-        stack: list[int | str] = [self.grammar.start if head is None else head]
-        items, edges, spaced, last = self._items, self._edges, self.grammar.spaced, 0
+        stack = [(self.grammar.start if head is None else head, "", 0, 0)]
+        written, bound, spaced, last = self._written, self.grammar.bound, self.grammar.spaced, 0
         following = iter(choices)
         while stack:
-            item = stack.pop()
-            if isinstance(item, int) and item != self.grammar.bound:
-                stack.extend(items[next(following)])
+            item, text, left, right = stack.pop()
+            if item >= 0 and item != bound:
+                stack.extend(written[next(following)])
                 continue
-            if isinstance(item, int):
-                out.append(f" {name}" if spaced and last == 1 else name)
-                last = 1
-                continue
-            left, right = edges[item]
-            if left and left == last and spaced:
+            if item == bound:
+                text, left, right = name, 1, 1
+            if (left and left == last and spaced) or (left == _APART and out):
                 out.append(" ")
-            out.append(item)
+            out.append(text)
             last = right
         return "".join(out)
 

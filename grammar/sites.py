@@ -11,6 +11,7 @@ from archrank.grammar.analysis import Facts
 from archrank.grammar.errors import Lint, SpaceError, listed, shortened
 from archrank.grammar.model import Grammar
 from archrank.grammar.sentence import Sentences
+from archrank.grammar.signatures import AdapterOp
 from archrank.grammar.skeleton import Skeleton, skeleton
 from archrank.grammar.trees import Trees
 
@@ -104,7 +105,7 @@ def _option(grammar: Grammar, sentences: Sentences, choices: Sequence[int]) -> S
         said = "several aliases" if aliased else "no alias"
         message = f'an option of a site has {said}: it names one adapter, `| "lora" "(" RANK ")" -> lora`'
         raise SpaceError(grammar.file, site.place.line, site.place.column, message)
-    op = ops.load(aliased[0].alias or "")
+    op = _adapter(aliased[0].alias or "")
     values = [(c, p) for c, p in zip(choices, productions, strict=True) if grammar.terminal[p.head]]
     arguments = []
     for _, value in values:
@@ -129,6 +130,12 @@ def _option(grammar: Grammar, sentences: Sentences, choices: Sequence[int]) -> S
     )  # fmt: skip
 
 
+def _adapter(name: str) -> AdapterOp:
+    op = ops.load(name)
+    assert isinstance(op, AdapterOp)
+    return op
+
+
 def fits(option: SiteOption, site: Site, max_rank: int | None) -> bool:
     """Whether the option's rank is within the module's limit and within `max_rank`."""
     top = rank_limit(option, site)
@@ -139,13 +146,13 @@ def fits(option: SiteOption, site: Site, max_rank: int | None) -> bool:
 
 def rank_limit(option: SiteOption, site: Site) -> int | None:
     """The largest rank the module takes in this family; None where the family has no limit."""
-    limit = ops.load(option.family).limit
+    limit = _adapter(option.family).limit
     return None if limit is None else limit(site.out_features, site.in_features)
 
 
 def option_cost(option: SiteOption, site: Site) -> tuple[int, int, int]:
     """(size, adapter parameters, FLOPs per row) of an option at a site."""
-    op = ops.load(option.family)
+    op = _adapter(option.family)
     shape = (site.out_features, site.in_features, *option.arguments)
     return option.size, op.params(*shape), op.flops(*shape)
 

@@ -84,15 +84,20 @@ class Skeleton:
         skeleton.
         """
         states: list[int] = []
-        stack = [self.start]
+        stack, below = [self.start], self._below
         for production in choices:
             state = stack.pop()
-            option = next((o for o in self.options[state] if o.production == production), None)
-            if option is None:
+            children = below.get((state, production))
+            if children is None:
                 return None
             states.append(state)
-            stack.extend(reversed(option.children))
+            stack.extend(children)
         return states
+
+    @cached_property
+    def _below(self) -> dict[tuple[int, int], tuple[int, ...]]:
+        """Child states of a production at a state, last first."""
+        return {(s, o.production): o.children[::-1] for s, ways in enumerate(self.options) for o in ways}
 
 
 def largest_sizes(options: Sequence[Sequence[Option]]) -> tuple[int | None, ...]:

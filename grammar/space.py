@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from archrank.grammar.analysis import Facts
+from archrank.grammar.analysis import Facts, analyse
+from archrank.grammar.architecture import BYTES_PER_ELEMENT, Architecture
 from archrank.grammar.derivation import Derivation
 from archrank.grammar.encoding import SiteEncoding, Slot, TreeEncoding
 from archrank.grammar.errors import EmptySpaceError, Lint, Place
+from archrank.grammar.fill import Limits
+from archrank.grammar.layers import (
+    DEFAULT_LENGTH,
+    EncoderLayer,
+    LayerChoice,
+    bound_grammar,
+    choices_of,
+    is_layered,
+)
 from archrank.grammar.model import Grammar
+from archrank.grammar.nearest import did_you_mean
+from archrank.grammar.program import Program
+from archrank.grammar.signatures import Shape
 from archrank.grammar.site_space import Sites
 from archrank.grammar.sites import Adapter, Site, SiteOption, bound_sites, dropped
 from archrank.grammar.skeleton import Skeleton, skeleton
 from archrank.grammar.trees import Trees
+from archrank.grammar.typed import TypedTrees
 
 Range = tuple[float | None, float | None]
-_BYTES_PER_WEIGHT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +55,15 @@ class Space:
 
     def __init__(
         self, name: str, path: Path | None, text: str,
-        grammar: Grammar, facts: Facts, lints: tuple[Lint, ...],
+        grammar: Grammar, facts: Facts, program: Program | None, lints: tuple[Lint, ...],
         bounds: Mapping[str, float], floors: Mapping[str, float], options: tuple[SiteOption, ...] = (),
-        sites: tuple[Site, ...] = (), kept: tuple[tuple[int, ...], ...] = (),
+        sites: tuple[Site, ...] = (), kept: tuple[tuple[int, ...], ...] = (), shape: Shape | None = None,
     ) -> None:  # fmt: skip
         self.name, self.path, self.text, self.lints = name, path, text, lints
         self.bounds, self.floors, self.sites = dict(bounds), dict(floors), sites
-        self._grammar, self._facts, self._options, self._kept = grammar, facts, options, kept
+        self._grammar, self._facts, self._program = grammar, facts, program
+        self._options, self._kept, self._shape = options, kept, shape or grammar.settings.input
+        self.layers: dict[str, EncoderLayer] = {}
         self._engine: Trees | Sites | None = None
         self._coder: SiteEncoding | TreeEncoding | None = None
 
@@ -60,12 +75,17 @@ class Space:
     @property
     def is_site_space(self) -> bool:
         """Whether its sentences give adapters to the modules of a base."""
-        return self._grammar.site is not None
+        return self._grammar.site is not None and not is_layered(self._grammar)
+
+    @property
+    def is_layer_space(self) -> bool:
+        """Whether its sentences cut and adapt the layers of a pretrained encoder (`target_modules = "all-layers"`)."""
+        return bool(self.layers) or is_layered(self._grammar)
 
     @property
     def needs_binding(self) -> bool:
-        """Whether it is a space of sites that has not been bound to a base."""
-        return self.is_site_space and not self.sites
+        """Whether it adapts a base and has not been bound to one."""
+        return is_layered(self._grammar) or (self.is_site_space and not self.sites)
 
     @property
     def target_modules(self) -> str | None:
@@ -73,9 +93,14 @@ class Space:
         return self._grammar.settings.target_modules
 
     @property
+    def is_architecture_space(self) -> bool:
+        """Whether its sentences are networks: the file states an input, and each alias names an op."""
+        return self._program is not None
+
+    @property
     def input(self) -> tuple[int, ...] | None:
-        """The file's default input shape."""
-        return self._grammar.settings.input
+        """The shape of the input that sentences are made for, without the batch: the file's, or `with_input`'s."""
+        return self._shape
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -88,9 +113,14 @@ class Space:
         return tuple(sorted({option.adapter.rank for option in self._options} - {0}))
 
     @property
+    def site_options(self) -> tuple[SiteOption, ...]:
+        """What a site can take, in the file's order: the choices of a space of sites count these; () elsewhere."""
+        return self._options
+
+    @property
     def is_finite(self) -> bool:
         """Whether `size()` and `enumerate()` come to an end."""
-        if self.is_site_space:
+        if self._grammar.site is not None:
             return True
         trees = self.trees()
         return trees.high is not None or trees.skeleton.order is not None
@@ -103,26 +133,84 @@ class Space:
         remark in `lints`. Raises ValueError where a name or shape is wrong, SpaceError where no rank of a
         family fits anywhere, EmptySpaceError where the file's bounds leave no sentence.
         """
+        if is_layered(self._grammar):
+            raise ValueError(f"{self.name} cuts the layers of a base: call bind_layers({{name: EncoderLayer(…)}})")
         if not self.is_site_space:
             raise ValueError(f"{self.name} adapts no base: only a file with //@ target_modules can be bound")
         sites = bound_sites(self._grammar, shapes)
         kept, lints = dropped(self._grammar, self._options, sites, max_rank)
         known = [lint for lint in self.lints if lint.code != "rank-above-limit"]
-        found = Space(
-            self.name,
-            self.path,
-            self.text,
-            self._grammar,
-            self._facts,
-            (*known, *lints),
-            self.bounds,
-            self.floors,
-            self._options,
-            sites,
-            kept,
-        )
+        found = self._copy(lints=(*known, *lints), sites=sites, kept=kept)
         found._refuse_empty("the file's bounds")
         return found
+
+    def bind_layers(self, layers: Mapping[str, EncoderLayer], length: int = DEFAULT_LENGTH) -> Space:
+        """The space for one pretrained encoder: its layers by name, in model order; FLOPs are at `length` tokens.
+
+        Raises ValueError where the file is none for layers or a name or size is wrong, EmptySpaceError where the
+        file's bounds leave no sentence.
+        """
+        if not is_layered(self._grammar):
+            raise ValueError(
+                f'{self.name} cuts no layers: only a file with //@ target_modules = "all-layers" takes bind_layers'
+            )
+        grammar = bound_grammar(self._grammar, layers, length)
+        facts, _ = analyse(grammar)
+        found = Space(
+            self.name, self.path, self.text, grammar, facts, Program(grammar), self.lints, self.bounds, self.floors
+        )
+        found.layers = dict(layers)
+        return found
+
+    def layer_choices(self, d: Derivation) -> dict[str, LayerChoice]:
+        """What a sentence of a space over layers does to each of them. Raises ValueError in any other space."""
+        if not self.layers:
+            raise ValueError(f"layer_choices: {self.name} is not bound to the layers of a base")
+        return choices_of(self.elaborate(d), self.layers)
+
+    def _copy(
+        self,
+        *,
+        grammar: Grammar | None = None,
+        lints: tuple[Lint, ...] | None = None,
+        bounds: Mapping[str, float] | None = None,
+        floors: Mapping[str, float] | None = None,
+        sites: tuple[Site, ...] | None = None,
+        kept: tuple[tuple[int, ...], ...] | None = None,
+        shape: Shape | None = None,
+    ) -> Space:
+        """The same space with some of its parts replaced."""
+        found = Space(
+            self.name, self.path, self.text, grammar or self._grammar, self._facts, self._program,
+            self.lints if lints is None else lints,
+            self.bounds if bounds is None else bounds, self.floors if floors is None else floors,
+            self._options, self.sites if sites is None else sites, self._kept if kept is None else kept,
+            shape or self._shape,
+        )  # fmt: skip
+        found.layers = dict(self.layers)
+        return found
+
+    def with_input(self, shape: Sequence[int]) -> Space:
+        """The same architectures for another input, (channels, height, width) or (length, width), without the batch.
+
+        Raises ValueError where the space has no architectures or the shape is none.
+        """
+        self._architectures("with_input")
+        return self._copy(shape=checked_shape(shape))
+
+    def fragment(self, rule: str) -> Space:
+        """The sentences of one rule, for a part of an architecture: `space.fragment("module").parse("norm")`.
+
+        The bounds hold for the fragment alone. Raises ValueError where there is no such rule (near names).
+        """
+        grammar = self._grammar
+        names = [name for name, terminal in zip(grammar.names, grammar.terminal, strict=True) if not terminal]
+        if self.is_site_space or rule not in names:
+            hint = "a space of sites has no fragments" if self.is_site_space else f"rules: {', '.join(names)}"
+            raise ValueError(f"fragment({rule!r}): no such rule{did_you_mean(rule, names)} {hint}")
+        if self._program is not None and self._program.role(rule) != "op":
+            raise ValueError(f"fragment({rule!r}): the rule gives a {self._program.role(rule)}, no architecture")
+        return self._copy(grammar=replace(grammar, start=grammar.names.index(rule)))
 
     def within(
         self,
@@ -132,11 +220,13 @@ class Space:
         params: Range | None = None,
         adapter_params: Range | None = None,
         flops: Range | None = None,
+        activation_bytes: Range | None = None,
     ) -> Space:
         """A tightened copy: each range is (low, high), both included, None for open.
 
-        Sampling, mutation, crossover, counting and decoding keep both ends. Raises EmptySpaceError where no
-        sentence does, ValueError where a range is malformed or the space has no such cost.
+        Sampling, mutation, crossover, counting and decoding keep both ends; an architecture's depth, params, flops and
+        activation_bytes have an upper end only, and counting leaves them and the shapes out. Raises EmptySpaceError
+        where no sentence does, ValueError where a range is malformed or the space has no such cost.
         """
         asked = {
             "size": size,
@@ -144,37 +234,24 @@ class Space:
             "params": params,
             "adapter_params": adapter_params,
             "flops": flops,
+            "activation_bytes": activation_bytes,
         }
         bounds, floors = dict(self.bounds), dict(self.floors)
         for name, given in asked.items():
             if given is None:
                 continue
             low, high = _range(name, given)
-            if (not self.is_site_space and name not in ("size", "depth")) or (self.is_site_space and name == "depth"):
+            if name not in self.costs:
                 raise ValueError(
-                    f"within({name}=…): sentences of {self.name} have no {name}; "
-                    f"{'size, params, adapter_params, flops' if self.is_site_space else 'size, depth'} are "
-                    "known"
+                    f"within({name}=…): sentences of {self.name} have no {name}; {', '.join(self.costs)} are known"
                 )
-            if name == "depth" and low > 0:
-                raise ValueError("within(depth=…): only the upper end can be given, (None, high)")
+            if low > 0 and not self.is_site_space and name != "size":
+                raise ValueError(f"within({name}=…): only the upper end can be given, (None, high)")
             bounds[name] = min(bounds.get(name, math.inf), high)
             floors[name] = max(floors.get(name, 0.0), low)
         bounds = {name: value for name, value in bounds.items() if math.isfinite(value)}
         floors = {name: value for name, value in floors.items() if value > 0}
-        found = Space(
-            self.name,
-            self.path,
-            self.text,
-            self._grammar,
-            self._facts,
-            self.lints,
-            bounds,
-            floors,
-            self._options,
-            self.sites,
-            self._kept,
-        )
+        found = self._copy(bounds=bounds, floors=floors)
         if not found.needs_binding:
             found._refuse_empty(
                 ", ".join(f"{name} in {_shown(given)}" for name, given in asked.items() if given is not None)
@@ -224,11 +301,21 @@ class Space:
         if self._engine is None:
             high = math.floor(self.bounds["size"]) if "size" in self.bounds else None
             low = math.ceil(self.floors.get("size", 0))
-            self._engine = Trees(
-                self._grammar, self._facts, self._skeleton(), low, high, self._grammar.settings.uniform_size
-            )
+            uniform = self._grammar.settings.uniform_size
+            if self._program is not None and self._shape is not None:
+                self._engine = TypedTrees(
+                    self._grammar, self._facts, self._skeleton(), (low, high), uniform,
+                    self._program, self._shape, self._limits(),
+                )  # fmt: skip
+            else:
+                self._engine = Trees(self._grammar, self._facts, self._skeleton(), low, high, uniform)
         assert isinstance(self._engine, Trees)
         return self._engine
+
+    def _limits(self) -> Limits:
+        of = self.bounds.get
+        elements = of("activation_bytes", math.inf) / BYTES_PER_ELEMENT
+        return Limits(of("params", math.inf), of("flops", math.inf), elements, of("adapter_params", math.inf))
 
     def _skeleton(self) -> Skeleton:
         depth = math.floor(self.bounds["depth"]) if "depth" in self.bounds else None
@@ -238,6 +325,11 @@ class Space:
         return found
 
     def _any(self) -> Trees | Sites:
+        if is_layered(self._grammar):
+            raise ValueError(
+                f"{self.name} adapts a base and is not bound to one: call space.bind_layers({{layer: "
+                "EncoderLayer(hidden, heads, head, ffn)}) first, or give --base"
+            )
         return self._sites() if self.is_site_space else self.trees()
 
     def size(self) -> int:
@@ -288,16 +380,48 @@ class Space:
         """
         return self._any().crossover(self._own(a), self._own(b), rng)
 
-    def cost(self, d: Derivation) -> Cost:
-        """What the sentence adds to its base. Raises ValueError in a space whose sentences have no cost of
-        their own.
+    @property
+    def costs(self) -> tuple[str, ...]:
+        """What `within` can bound."""
+        if self.is_site_space:
+            return ("size", "params", "adapter_params", "flops")
+        if self.is_layer_space:
+            return ("size", "depth", "params", "adapter_params", "flops", "activation_bytes")
+        return ("size", "depth", "params", "flops", "activation_bytes") if self._program else ("size", "depth")
+
+    def elaborate(self, d: Derivation, input: Sequence[int] | None = None) -> Architecture:
+        """The graph of a sentence: ops with shapes and costs, for the space's input or another one.
+
+        Raises SpaceError at line 1, column of the op that does not fit its input (a sampled sentence fits the space's
+        own input, not any other), ValueError where the file has no `//@ input`.
         """
+        shape = self._architectures("elaborate") if input is None else checked_shape(input)
+        engine = self.trees()
+        if not isinstance(engine, TypedTrees):
+            raise ValueError(self._no_architectures("elaborate"))
+        return engine.elaborate(self._own(d), shape)
+
+    def _architectures(self, what: str) -> Shape:
+        if self._program is None or self._shape is None:
+            raise ValueError(self._no_architectures(what))
+        return self._shape
+
+    def _no_architectures(self, what: str) -> str:
+        return f"{what}: {self.name} has no architectures; add //@ input = 3x64x64 and aliases that name ops"
+
+    def cost(self, d: Derivation) -> Cost:
+        """What the sentence adds to its base, or costs as an architecture. Raises ValueError in a space whose sentences
+        have no cost of their own.
+        """
+        if self._program is not None:
+            found = self.elaborate(d)
+            return Cost(found.params, found.adapter_params, found.flops, found.params * BYTES_PER_ELEMENT)
         if not self.is_site_space:
             raise ValueError(
                 f"sentences of {self.name} have no cost: the file has neither //@ target_modules nor //@ input"
             )
         _, params, flops = self._sites().totals(self._own(d).choices).tolist()
-        return Cost(params, params, flops, params * _BYTES_PER_WEIGHT)
+        return Cost(params, params, flops, params * BYTES_PER_ELEMENT)
 
     def adapters(self, d: Derivation) -> dict[str, Adapter]:
         """The adapter of each module, in model order; modules left alone are absent."""
@@ -348,6 +472,16 @@ class Space:
         if self._coder is None:
             self._coder = SiteEncoding(self._sites()) if self.is_site_space else TreeEncoding(self.trees())
         return self._coder
+
+
+def checked_shape(shape: Sequence[int]) -> Shape:
+    """The shape as a tuple; ValueError where it is none."""
+    found = tuple(shape)
+    if not found or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n < 2**31 for n in found):
+        raise ValueError(
+            f"an input shape is (channels, height, width) or (length, width), whole numbers above 0, not {found!r}"
+        )
+    return found
 
 
 def _range(name: str, given: Range) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 import numpy as np
 
@@ -13,11 +14,13 @@ from archrank.grammar.analysis import Facts
 from archrank.grammar.counting import SizeTable, check_limit
 from archrank.grammar.derivation import Derivation, key_of
 from archrank.grammar.model import Grammar
-from archrank.grammar.sampling import Free, Sized, Uniforms, weighted
+from archrank.grammar.sampling import Free, Sized, Uniforms, drawn, weighted
 from archrank.grammar.sentence import Sentences
 from archrank.grammar.skeleton import Option, Skeleton
 
 _TRIES = 64
+_DRAWS = 200
+_LOOKS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,10 +140,25 @@ class Trees:
     def _cumulative(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         return np.cumsum(self.size_probabilities())
 
+    def finished(self, choices: Sequence[int], uniform: Uniforms) -> Sequence[int] | None:
+        """What a drawn or varied derivation becomes before it is a candidate; None where it cannot be one."""
+        return choices
+
     def sample(self, rng: np.random.Generator, n: int) -> list[Derivation]:
         """`n` independent candidates."""
         uniform = Uniforms(rng)
-        return [self.derivation(self._drawn(uniform)) for _ in range(n)]
+        return [self.derivation(self._fitting(uniform)) for _ in range(n)]
+
+    def _fitting(self, uniform: Uniforms) -> Sequence[int]:
+        for _ in range(_DRAWS):
+            found = self.finished(self._drawn(uniform), uniform)
+            if found is not None:
+                return found
+        raise ValueError(self.no_fit())
+
+    def no_fit(self) -> str:
+        """What to say where no drawn derivation can become a candidate."""
+        return f"none of {_DRAWS} sentences could become a candidate"
 
     def _drawn(self, uniform: Uniforms) -> list[int]:
         if not self.tabled:
@@ -218,11 +236,14 @@ class Trees:
             for i in rng.permutation(len(states)).tolist():
                 if len(self.skeleton.options[states[i]]) > 1:
                     subtree = self._another(d.choices[i], nodes, i, uniform)
-                    if subtree is not None:
-                        child = self.derivation([*d.choices[:i], *subtree, *d.choices[nodes.ends[i] :]])
-                        if child.key != d.key:
-                            return child
+                    child = subtree and self._child([*d.choices[:i], *subtree, *d.choices[nodes.ends[i] :]], uniform)
+                    if child and child.key != d.key:
+                        return child
         return self._other_than({d.key}, uniform)
+
+    def _child(self, choices: Sequence[int], uniform: Uniforms) -> Derivation | None:
+        found = self.finished(choices, uniform)
+        return None if found is None else self.derivation(found)
 
     def _another(self, current: int, nodes: Nodes, i: int, uniform: Uniforms) -> list[int] | None:
         """A subtree for node i that begins with another option; None where the bounds leave none."""
@@ -242,12 +263,10 @@ class Trees:
         if high < low:
             return None
         by_size = self.table.option_weights(state, low, high)
-        totals = np.array(
-            [0.0 if o.production == current else float(w.sum()) for o, w in zip(options, by_size, strict=True)]
-        )
-        if not totals.any():
+        totals = [0.0 if o.production == current else float(w.sum()) for o, w in zip(options, by_size, strict=True)]
+        if not any(totals):
             return None
-        index = weighted(totals, uniform())
+        index = drawn(list(accumulate(totals)), uniform())
         size = low + weighted(by_size[index], uniform())
         option = options[index]
         return [
@@ -256,14 +275,19 @@ class Trees:
         ]
 
     def _other_than(self, keys: set[str], uniform: Uniforms) -> Derivation:
-        """Any sentence but these: drawn, and where draws repeat, the first that enumeration gives."""
+        """Any sentence but these: drawn, and where draws repeat, the first that enumeration gives; it looks at a fixed
+        number, since all the sentences of a typed space may write one architecture.
+        """
         for _ in range(_TRIES):
-            child = self.derivation(self._drawn(uniform))
+            child = self.derivation(self._fitting(uniform))
             if child.key not in keys:
                 return child
-        for child in self.enumerate():
-            if child.key not in keys:
+        for looked, choices in enumerate(self.choices()):
+            child = self.derivation(choices)
+            if child.key not in keys and self.meets(child):
                 return child
+            if looked == _LOOKS:
+                raise ValueError(f"no other candidate was found among {_LOOKS:,} sentences: there is nothing to vary")
         raise ValueError(
             f"the space has no sentence other than {'the parent' if len(keys) == 1 else 'the parents'}: "
             "there is nothing to vary"
@@ -291,8 +315,8 @@ class Trees:
                 choices = (*a.choices[:i], *b.choices[j : donor.ends[j]], *a.choices[nodes.ends[i] :])
                 if choices in (a.choices, b.choices) or self.skeleton.lift(choices) is None:
                     continue
-                child = self.derivation(choices)
-                if child.key not in (a.key, b.key):
+                child = self._child(choices, uniform)
+                if child and child.key not in (a.key, b.key):
                     return child
         for _ in range(_TRIES):
             child = self.mutate(a, rng)

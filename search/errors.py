@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ExportError", "NothingFeasible", "RunError", "exit_code_of"]
+__all__ = ["ExportError", "NothingFeasible", "RunError", "SentenceError", "exit_code_of"]
 
 
 class RunError(RuntimeError):
@@ -11,6 +11,10 @@ class RunError(RuntimeError):
 
 class NothingFeasible(ValueError):
     """No candidate meets the constraints (exit code 3)."""
+
+
+class SentenceError(ValueError):
+    """A sentence that cannot be read, or is none of the space (exit code 2)."""
 
 
 class ExportError(RuntimeError):

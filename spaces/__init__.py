@@ -7,6 +7,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from archrank import grammar
+from archrank.spaces.tables import read_table
+
+__all__ = ["available", "load", "path", "read_table", "summary"]
 
 _FOLDER = Path(__file__).parent
 
@@ -30,6 +33,16 @@ def path(name: str) -> Path:
 def load(name: str) -> grammar.Space:
     """The shipped space of that name; raises SpaceError that names the near ones."""
     return grammar.load(path(name))
+
+
+def sentences(name: str) -> dict[str, str]:
+    """Sentences of known networks in a shipped space, by the network's name; {} where it has none.
+
+    The texts are laid out over several lines: `load(name).parse(text)` reads them. Raises SpaceError where there is no
+    such space.
+    """
+    folder = path(name).parent / "sentences" / name
+    return {file.stem: file.read_text(encoding="utf-8").strip() for file in sorted(folder.glob("*.txt"))}
 
 
 def summary(name: str) -> str:

@@ -11,14 +11,27 @@ if TYPE_CHECKING:
     from archrank.supernet import policies as policies
     from archrank.supernet.evaluation import evaluation_methods
     from archrank.supernet.net import Config, Elastic, elastic
+    from archrank.supernet.networks import Network, build
     from archrank.supernet.subnetwork import SubNetwork
     from archrank.supernet.tracing import workload
 
-__all__ = ["Config", "Elastic", "SubNetwork", "elastic", "evaluation_methods", "policies", "workload"]
+__all__ = [
+    "Config",
+    "Elastic",
+    "Network",
+    "SubNetwork",
+    "build",
+    "elastic",
+    "evaluation_methods",
+    "policies",
+    "workload",
+]
 
 _HOME = {
     "Config": "net",
     "Elastic": "net",
+    "Network": "networks",
+    "build": "networks",
     "elastic": "net",
     "evaluation_methods": "evaluation",
     "SubNetwork": "subnetwork",

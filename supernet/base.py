@@ -15,7 +15,9 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from archrank.grammar import EncoderLayer
 from archrank.supernet import tasks
+from archrank.supernet.encoders import encoder_layers
 from archrank.supernet.modules import target_modules
 from archrank.supernet.quiet import quiet_transformers
 
@@ -122,6 +124,16 @@ def check_base(name_or_path: str) -> None:
 
 def module_shapes(name_or_path: str | None, pattern: str) -> dict[str, tuple[int, int]]:
     """{module: (out, in)} that `pattern` selects in a base, from its configuration alone: no weight is read."""
+    return target_modules(_bare(name_or_path), pattern)
+
+
+def layer_shapes(name_or_path: str | None) -> dict[str, EncoderLayer]:
+    """The layers of a BERT- or ViT-like base by name, from its configuration alone; EncoderError where it is none."""
+    return encoder_layers(_bare(name_or_path))
+
+
+def _bare(name_or_path: str | None) -> nn.Module:
+    """The model of a base without weights."""
     import transformers
 
     path = Path(name_or_path).resolve() if name_or_path and Path(name_or_path).exists() else None
@@ -129,8 +141,8 @@ def module_shapes(name_or_path: str | None, pattern: str) -> dict[str, tuple[int
     config = _config(place, name_or_path)
     cls = getattr(transformers, tasks.load(_task_of(config, place)).auto_class)
     with quiet_transformers(), torch.device("meta"):
-        model = cls.from_config(config)
-    return target_modules(model, pattern)
+        model: nn.Module = cls.from_config(config)
+    return model
 
 
 def _config(place: str, given: str | None) -> Any:

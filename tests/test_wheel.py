@@ -35,6 +35,7 @@ def test_everything_lies_under_archrank(wheel: Path) -> None:
         "archrank/__init__.py",
         "archrank/py.typed",
         "archrank/spaces/lora_ranks.lark",
+        "archrank/spaces/sentences/einspace/resnet18.txt",
         "archrank/predictors/devices/a100-80gb-sxm.toml",
         "archrank/supernet/bases/digits_vit/model.safetensors",
         "archrank/supernet/bases/digits_vit/config.json",

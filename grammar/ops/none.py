@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from archrank.grammar.ops import AdapterOp
+from archrank.grammar.signatures import AdapterOp
 
 
 def nothing(out_features: int, in_features: int) -> int:

@@ -12,12 +12,28 @@ from pathlib import Path
 
 from archrank.search.config import RunConfig, read_toml, value_type
 
-__all__ = ["add_json", "add_run_flags", "config_from", "print_json"]
+__all__ = ["add_json", "add_run_flags", "add_space", "config_from", "print_json"]
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     """--json: one document on stdout and nothing else there."""
     parser.add_argument("--json", action="store_true", help="print one JSON document on stdout; messages go to stderr")
+
+
+def add_space(parser: argparse.ArgumentParser) -> None:
+    """SPACE and what its sentences are made for: --input and --ops, or --base and --target-modules."""
+    parser.add_argument("space", metavar="SPACE", help="a .lark file or a shipped name")
+    parser.add_argument(
+        "--input", metavar="SHAPE", help="of an architecture's input, such as 3x32x32 (default: the file's)"
+    )
+    parser.add_argument(
+        "--ops",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="Python file that defines ops with ar.op (repeatable)",
+    )
+    add_run_flags(parser, ("base", "target_modules"))
 
 
 def print_json(value: object) -> None:

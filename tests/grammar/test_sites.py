@@ -64,7 +64,7 @@ def test_costs_are_in_closed_form() -> None:
     d = space.from_ranks({"a.q": 8, "b.down": 2})
     params = 8 * 16 + 2 * 40
     assert space.cost(d) == grammar.Cost(params, params, 2 * params, 4 * params)
-    assert ops.available() == ["lora", "none"]
+    assert {"lora", "none"} <= set(ops.available())
     assert ops.load("lora").flops(32, 8, 4) == 2 * 4 * 40
     with pytest.raises(ValueError, match="no op 'lorra'; did you mean lora"):
         ops.load("lorra")

@@ -1,0 +1,162 @@
+"""Spaces over the layers of a pretrained encoder: a file with `target_modules = "all-layers"` meets a base.
+
+Binding writes the grammar out for the base: `start: layer+` becomes one site a layer, its name a keyword, its rules
+copies of the file's with the layer's own sizes behind the ops that hang on it. What comes out is a grammar of
+architectures like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from archrank.grammar import ops
+from archrank.grammar.architecture import Architecture
+from archrank.grammar.errors import shortened
+from archrank.grammar.model import Grammar, Production
+from archrank.grammar.ops.keep import kept
+from archrank.grammar.signatures import Op
+
+ALL_LAYERS = "all-layers"
+DEFAULT_LENGTH = 128
+_ADAPTER = re.compile(r"(\w+)=lora\((\d+)\)")
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderLayer:
+    """One layer of a base: width of its input, heads, width of a head, width of its FFN."""
+
+    hidden: int
+    heads: int
+    head: int
+    ffn: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChoice:
+    """What a sentence does to a layer: `kept` False drops it; else heads and FFN channels that stay, and the adapter
+    rank of each of q, k, v, o, up, down that has one.
+    """
+
+    kept: bool
+    heads: int = 0
+    ffn: int = 0
+    ranks: tuple[tuple[str, int], ...] = ()
+
+
+def choices_of(architecture: Architecture, layers: Mapping[str, EncoderLayer]) -> dict[str, LayerChoice]:
+    """What an architecture over layers does to each: one op a layer, in order."""
+    found = {}
+    for (name, layer), op in zip(layers.items(), architecture.ops, strict=True):
+        if op.op != "keep":
+            found[name] = LayerChoice(False)
+            continue
+        share, ffn_share = (int(n) for n in op.arguments[3:5])
+        pairs = (_ADAPTER.fullmatch(str(word)) for word in op.arguments[5:])
+        ranks = tuple((pair[1], int(pair[2])) for pair in pairs if pair is not None)
+        found[name] = LayerChoice(True, kept(layer.heads, share), kept(layer.ffn, ffn_share), ranks)
+    return found
+
+
+def is_layered(grammar: Grammar) -> bool:
+    """Whether the file's sites are the layers of a base."""
+    return grammar.site is not None and grammar.settings.target_modules == ALL_LAYERS
+
+
+def check_layers(grammar: Grammar, layers: Mapping[str, EncoderLayer], length: int) -> None:
+    """ValueError on a name that the file's terminal does not take, or sizes that are none."""
+    if not layers:
+        raise ValueError("bind_layers needs at least one layer: {name: EncoderLayer(hidden, heads, head, ffn)}")
+    if isinstance(length, bool) or not isinstance(length, int) or length < 1:
+        raise ValueError(f"bind_layers(length={length!r}): the number of tokens is a whole number above 0")
+    assert grammar.bound_regex is not None
+    for name, layer in layers.items():
+        if grammar.bound_regex.fullmatch(name) is None:
+            raise ValueError(f"layer name {shortened(name)!r} does not match /{grammar.bound_regex.pattern}/")
+        sizes = (layer.hidden, layer.heads, layer.head, layer.ffn)
+        if not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n < 2**31 for n in sizes):
+            raise ValueError(
+                f"layer {shortened(name)!r}: hidden, heads, head, ffn are whole numbers above 0, not {sizes}"
+            )
+    if len({layer.hidden for layer in layers.values()}) > 1:
+        raise ValueError("the layers of an encoder have one hidden width; these have several")
+
+
+def bound_grammar(grammar: Grammar, layers: Mapping[str, EncoderLayer], length: int) -> Grammar:
+    """The grammar written out for a base's layers, in the given order."""
+    check_layers(grammar, layers, length)
+    written = _Written(grammar)
+    sites = [written.site(name, layer) for name, layer in layers.items()]
+    start = grammar.productions[grammar.by_head[grammar.start][0]]
+    written.productions[0] = replace(start, head=0, items=tuple(sites), children=tuple(sites), copies=(1,) * len(sites))
+    by_head: list[list[int]] = [[] for _ in written.names]
+    for index, production in enumerate(written.productions):
+        by_head[production.head].append(index)
+    hidden = next(iter(layers.values())).hidden
+    return replace(
+        grammar,
+        names=tuple(written.names),
+        terminal=tuple(grammar.terminal[h] for h in written.origin),
+        places=tuple(grammar.places[h] for h in written.origin),
+        productions=tuple(written.productions),
+        by_head=tuple(map(tuple, by_head)),
+        start=0,
+        settings=replace(grammar.settings, input=(length, hidden), target_modules=None),
+        bound=None,
+        bound_regex=None,
+        site=None,
+        apart=frozenset(layers),
+    )
+
+
+class _Written:
+    """The rules written out so far: `names[i]` and the rule of the file that it comes from, `origin[i]`."""
+
+    def __init__(self, grammar: Grammar) -> None:
+        self.grammar = grammar
+        self.names, self.origin = [grammar.names[grammar.start]], [grammar.start]
+        self.productions: list[Production] = [grammar.productions[grammar.by_head[grammar.start][0]]]
+        self._terminals: dict[int, int] = {}
+
+    def site(self, name: str, layer: EncoderLayer) -> int:
+        """The rules of one layer; the number of the site's own."""
+        assert self.grammar.site is not None
+        made: dict[int, int] = {}
+        todo = [self.grammar.site]
+        self._place(self.grammar.site, made, name)
+        for head in todo:
+            for index in self.grammar.by_head[head]:
+                production = self.grammar.productions[index]
+                for child in production.children:
+                    if child not in made and child != self.grammar.bound and self._place(child, made, name):
+                        todo.append(child)
+                self.productions.append(self._copy(production, made, name, layer))
+        return made[self.grammar.site]
+
+    def _place(self, head: int, made: dict[int, int], name: str) -> bool:
+        """A number for a rule at a layer, or for a terminal, which all layers share; whether it is new."""
+        if self.grammar.terminal[head]:
+            new = head not in self._terminals
+            made[head] = self._terminals.setdefault(head, len(self.names))
+        else:
+            new, made[head] = True, len(self.names)
+        if new:
+            self.names.append(self.grammar.names[head] + ("" if self.grammar.terminal[head] else f"@{name}"))
+            self.origin.append(head)
+        return new
+
+    def _copy(self, production: Production, made: Mapping[int, int], name: str, layer: EncoderLayer) -> Production:
+        bound = self.grammar.bound
+        items = tuple(name if i == bound else made[i] if isinstance(i, int) else i for i in production.items)
+        kept = [(c, m) for c, m in zip(production.children, production.copies, strict=True) if c != bound]
+        found = ops.resolve(production.alias) if production.alias else None
+        hosts = found is not None and isinstance(found.op, Op) and found.op.linears is not None
+        return replace(
+            production,
+            head=made[production.head],
+            items=items,
+            children=tuple(made[c] for c, _ in kept),
+            copies=tuple(m for _, m in kept),
+            fixed=(layer.heads, layer.head, layer.ffn) if hosts else (),
+        )
