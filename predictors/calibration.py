@@ -8,8 +8,9 @@ FLOPs, weight bytes, biases; `archrank.predictors.network`) the ratio r = measur
 s₀ a scale of the whole stack, τ_j a change of each part's price, which may itself depend on the network's shape u (log
 FLOPs per element, log elements per op); σ noise. a and σ are not picked but averaged over a grid by their posterior
 probability (Rasmussen and Williams 2006, section 5.2), so that one measured network gives a scale and fifty a model:
-log-normal about a small σ where a is large; two points of small a and large σ stand for a stack that is only a scale. The interval is the 90 % of the average's normal, √(1 + 15 / n) times
-as wide for n networks: the grid is coarse and n is small.
+log-normal about a small σ where a is large; two points of small a and large σ stand for a stack that is only a scale.
+The interval is the 90 % of the average's normal, √(1 + 15 / n) times as wide for n networks: the grid is coarse and n
+is small.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class _Model:
-    """One point of the grid, conditioned on the measured networks: the Cholesky factor, the weights, its probability."""
+    """A point of the grid, conditioned on the measured networks: Cholesky factor, weights, probability."""
 
     scale: float
     noise: float
@@ -94,7 +95,9 @@ class Calibration:
             factor = np.linalg.cholesky(STACK**2 + scale**2 * linear + noise**2 * unit)
             white = np.linalg.solve(factor, off)
             log_evidence = log_prior - 0.5 * float(white @ white) - float(np.log(np.diag(factor)).sum())
-            found.append(_Model(scale, noise, factor, np.linalg.solve(factor.T, white), log_evidence))
+            found.append(
+                _Model(scale, noise, np.asarray(factor), np.asarray(np.linalg.solve(factor.T, white)), log_evidence)
+            )
         best = max(model.probability for model in found)
         weighed = [replace(model, probability=math.exp(model.probability - best)) for model in found]
         return tuple(model for model in weighed if model.probability > NEGLIGIBLE)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypedDict, Unpack, cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from archrank.grammar.workload import Workload
 from archrank.predictors import network, pricing, roofline
@@ -16,6 +17,8 @@ from archrank.predictors.learned import Learned
 from archrank.predictors.profile import DeviceError, Profile
 from archrank.predictors.roofline import Array
 
+FEW = 10
+"""Measured networks below which a calibration says that it is thin."""
 Size = ArrayLike | None
 """A size of an op: a number, an array that broadcasts with the op's other sizes, or None where the op has no
 such size."""
@@ -53,14 +56,17 @@ class Sizes(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Prediction:
-    """Per workload: `ms`, its 90 % interval `low` … `high`, and `memory_bytes`; arrays of one length, 0 < low
-    ≤ ms ≤ high.
+    """Per workload: `ms`, its 90 % interval `low` … `high`, `memory_bytes`, and whether that `fits` the device; arrays
+    of one length, 0 < low ≤ ms ≤ high. What does not fit is not priced: its times are inf. `notes` say where no
+    measured row stands behind a price, or a calibration is thin.
     """
 
     ms: Array
     low: Array
     high: Array
     memory_bytes: Array
+    fits: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,7 @@ class Device:
         bound. Raises `DeviceError` as `op_ms` does.
         """
         self.profile.peak(dtype)
-        population = network.priced(self.profile, self.learned, workloads, dtype)
+        population = network.priced(self.profile, self.learned, workloads, dtype, self._memo)
         ms, bound = population.total(population.ms), population.total(population.bound)
         low, high = (
             population.total(population.ms / population.factor),
@@ -119,11 +125,13 @@ class Device:
         if self.calibration is not None and self.calibration.dtype == dtype and len(workloads):
             ratio, half = self.calibration(network.parts_of(population, workloads, self._launch_ms()))
             low, high, ms = ms * (ratio - half), ms * (ratio + half), ms * ratio
-        ms = np.maximum(ms, bound)
-        return Prediction(ms=ms, low=np.clip(low, bound, ms), high=np.maximum(high, ms), memory_bytes=memory)
+        fits = memory <= self.profile.spec["memory_bytes"]
+        ms = np.where(fits, np.maximum(ms, bound), np.inf)
+        low, high = np.where(fits, np.clip(low, bound, ms), np.inf), np.maximum(high, ms)
+        return Prediction(ms, low, high, memory, fits, self._notes(population.kinds, dtype))
 
     def calibrated(self, workloads: Sequence[Workload], measured_ms: ArrayLike, dtype: str) -> Device:
-        """This device fitted to measured networks (`archrank.predictors.calibration`); one measured network scales,
+        """The device fitted to measured networks (`archrank.predictors.calibration`); one measured network scales,
         more learn the stack. An earlier calibration is replaced.
 
         `DeviceError` where none was measured, the numbers of both differ, a time is no positive number, or most lie
@@ -131,11 +139,30 @@ class Device:
         """
         self.profile.peak(dtype)
         ms = _measured(workloads, measured_ms)
-        population = network.priced(self.profile, self.learned, workloads, dtype)
+        population = network.priced(self.profile, self.learned, workloads, dtype, self._memo)
         bound, told = population.total(population.bound), population.total(population.ms)
         _check_unit(self.name, ms, bound, told)
         parts = network.parts_of(population, workloads, self._launch_ms())
         return replace(self, calibration=Calibration(dtype, parts, ms / parts.total))
+
+    def _notes(self, kinds: Sequence[str], dtype: str) -> tuple[str, ...]:
+        """What a reader of the figures should know."""
+        plain = [kind for kind in kinds if not pricing.measured(self.profile, self.learned, kind, dtype)]
+        notes = []
+        if self.calibration is not None and self.calibration.dtype == dtype:
+            n = len(self.calibration.ratio)
+            if n < FEW:
+                notes.append(f"calibrated on {n} network(s) only: the interval is widened; {FEW} or more are good")
+        elif self.calibration is not None:
+            notes.append(f"calibrated in {self.calibration.dtype}, asked for {dtype}: the calibration is left out")
+        if plain:
+            notes.append(f"no measured row of {', '.join(plain)} in {dtype}: priced by the roofline, interval widened")
+        return tuple(notes)
+
+    @cached_property
+    def _memo(self) -> network.Memo:
+        """Prices of ops seen: a search asks for one network at a time, made of the same ops."""
+        return network.Memo()
 
     def _launch_ms(self) -> float:
         return 1e-3 * self.profile.launch["other_us"]

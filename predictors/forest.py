@@ -2,8 +2,8 @@
 
     g(x) = start + Σ_t leaf_t(x), clipped to [low, high]
 
-low and high are the 0.5 and 99.5 % quantiles of what the trees were grown on (rows of weight), so that a shape far from every measured
-one gets no correction larger than a measured one.
+low and high are the 0.5 and 99.5 % quantiles of what the trees were grown on (rows of weight), so that a shape far from
+every measured one gets no correction larger than a measured one.
 """
 
 from __future__ import annotations

@@ -16,6 +16,9 @@ from archrank.predictors.profile import Profile
 from archrank.predictors.tiles import Array
 
 _Key = tuple[str, tuple[tuple[str, int], ...], str | None]
+_FIGURES = 5
+MOST = 200_000
+"""Ops that a memo holds."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,14 @@ class Priced:
         return np.bincount(self.row, self.count * each[self.op], self.networks).astype(np.float64)
 
 
-def priced(profile: Profile, learned: Learned | None, workloads: Sequence[Workload], dtype: str) -> Priced:
-    """Prices the distinct ops of `workloads`, those of one op and dtype together."""
+class Memo(dict[tuple[_Key, str], Array]):
+    """Rows of op prices, by op and dtype: `_FIGURES`, then the parts. Emptied where it holds `MOST` ops."""
+
+
+def priced(
+    profile: Profile, learned: Learned | None, workloads: Sequence[Workload], dtype: str, memo: Memo | None = None
+) -> Priced:
+    """Prices the distinct ops of `workloads` that `memo` does not hold, those of one op and dtype together."""
     columns: dict[_Key, int] = {}
     seen: dict[tuple[int, str, str | None], int] = {}  # equal sizes are mostly one object: its id hashes faster
     uses, counts, lengths = [], [], []
@@ -58,37 +67,47 @@ def priced(profile: Profile, learned: Learned | None, workloads: Sequence[Worklo
             counts.append(cost.count)
     costs = list(columns)
     kinds = tuple(sorted({key[0] for key in costs}))
-    n = len(costs)
-    ms, bound, factor, elements, flops = (np.zeros(n) for _ in range(5))
-    parts = np.zeros((n, len(PARTS)))
-    launch = 1e-3 * profile.launch["other_us"]
-    bandwidth = profile.spec["memory_bandwidth_bytes_per_s"]
-    for op, at, where, dims in _grouped(costs, dtype):
-        form, size = FORMS[op], dtype_bytes(at)
-        ms[where] = pricing.op_ms(profile, learned, op, dims, at)
-        bound[where] = roofline.bound_ms(profile, op, dims, at)
-        factor[where] = pricing.factor(profile, learned, op, at)
-        elements[where] = form.reads(dims) + form.writes(dims)
-        flops[where] = form.flops(dims)
-        parts[where, 0] = ms[where]
-        parts[where, 1] = launch * form.launches
-        parts[where, 2] = 1e3 * size * elements[where] / bandwidth
-        parts[where, 3] = 1e3 * flops[where] / profile.peak(at)
-        parts[where, 4] = 1e3 * size * form.weights(dims) / bandwidth
+    known = Memo() if memo is None else memo
+    if len(known) > MOST:
+        known.clear()
+    new = [key for key in costs if (key, dtype) not in known]
+    known.update(zip(((key, dtype) for key in new), _figures(profile, learned, new, dtype), strict=True))
+    figures = np.array([known[key, dtype] for key in costs]).reshape(len(costs), _FIGURES + len(PARTS))
     return Priced(
         networks=len(workloads),
         kinds=kinds,
         kind=np.array([kinds.index(key[0]) for key in costs], dtype=np.intp),
-        ms=ms,
-        bound=bound,
-        factor=factor,
-        parts=parts,
-        elements=elements,
-        flops=flops,
+        ms=figures[:, 0],
+        bound=figures[:, 1],
+        factor=figures[:, 2],
+        elements=figures[:, 3],
+        flops=figures[:, 4],
+        parts=figures[:, _FIGURES:],
         row=np.repeat(np.arange(len(workloads)), np.asarray(lengths, dtype=np.intp)),
         op=np.asarray(uses, dtype=np.intp),
         count=np.asarray(counts, dtype=np.float64),
     )
+
+
+def _figures(profile: Profile, learned: Learned | None, costs: Sequence[_Key], dtype: str) -> Array:
+    """(ops, figures): ms, bound, factor, elements, FLOPs, and the parts."""
+    table = np.zeros((len(costs), _FIGURES + len(PARTS)))
+    launch, bandwidth = 1e-3 * profile.launch["other_us"], profile.spec["memory_bandwidth_bytes_per_s"]
+    for op, at, where, dims in _grouped(costs, dtype):
+        form, size = FORMS[op], dtype_bytes(at)
+        elements, flops = form.reads(dims) + form.writes(dims), form.flops(dims)
+        ms = pricing.op_ms(profile, learned, op, dims, at)
+        own = (ms, roofline.bound_ms(profile, op, dims, at), pricing.factor(profile, learned, op, at), elements, flops)
+        parts = (
+            ms,
+            launch * form.launches,
+            1e3 * size * elements / bandwidth,
+            1e3 * flops / profile.peak(at),
+            1e3 * size * form.weights(dims) / bandwidth,
+        )
+        for column, each in enumerate((*own, *parts)):
+            table[where, column] = each
+    return table
 
 
 def _grouped(costs: Sequence[_Key], dtype: str) -> Iterator[tuple[str, str, list[int], dict[str, Array]]]:

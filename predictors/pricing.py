@@ -1,14 +1,15 @@
 """What one op costs: the learned form where its kind was measured, else the roofline; each with its interval's factor.
 
-Stacks. Rows exist in fp16, of a serving stack (vLLM's kernels): fp16, fp8 and int8 are priced as it runs them. bf16 on a
-GPU with learned constants is priced as eager PyTorch under autocast runs it, which keeps activations and weights in
+Stacks. Rows exist in fp16, of a serving stack (vLLM's kernels): fp16, fp8 and int8 are priced as it runs them. bf16 on
+a GPU with learned constants is priced as eager PyTorch under autocast runs it, which keeps activations and weights in
 fp32 and has no fused attention:
 
     linear_ms    = product + a cast of its input + a cast of its weights       (a cast reads 4 bytes, writes 2)
     row-wise_ms  = the same op over twice the bytes
     attention_ms = 2 products + a softmax over b · heads · q × kv scores
 
-each with `EAGER_US` a launch. No row of that stack was measured: the interval is wider, and one measured network mends most (`Device.calibrated`).
+each with `EAGER_US` a launch. No row of that stack was measured: the interval is wider, and one measured network mends
+most (`Device.calibrated`).
 """
 
 from __future__ import annotations

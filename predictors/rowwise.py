@@ -2,7 +2,8 @@
 
     base_ms = max(bytes / (bandwidth · e), c · n) + o
 
-c · n is the time that one row takes alone, since a row is worked on by one block. It is what the learned residual corrects. Letters: m rows, n width.
+c · n is the time that one row takes alone, since a row is worked on by one block. The base is what the learned residual
+corrects. Letters: m rows, n width.
 """
 
 from __future__ import annotations

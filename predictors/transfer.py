@@ -74,8 +74,8 @@ def _averaged(kernels: Sequence[tuple[Array, Array]], rows: NDArray[np.intp], ta
     for weights in product(WEIGHTS, repeat=len(kernels)):
         if not any(weights):
             continue
-        cross = CONSTANT + sum(w**2 * k for w, (k, _) in zip(weights, kernels, strict=True))
-        own = CONSTANT + sum(w**2 * d for w, (_, d) in zip(weights, kernels, strict=True))
+        cross = CONSTANT + np.sum([w**2 * k for w, (k, _) in zip(weights, kernels, strict=True)], axis=0)
+        own = CONSTANT + np.sum([w**2 * d for w, (_, d) in zip(weights, kernels, strict=True)], axis=0)
         for noise in NOISES:
             factor = np.linalg.cholesky(cross[rows] + noise**2 * np.eye(n))
             white = np.linalg.solve(factor, off)
