@@ -3,7 +3,7 @@
 A device is one TOML file under `devices/`; its file name is the registry.
 """
 
-from archrank.predictors.device import Device, Prediction
+from archrank.predictors.device import FEW, Device, Prediction
 from archrank.predictors.fitting import Fitted, fit
 from archrank.predictors.profile import DTYPES, DeviceError, Profile
 from archrank.predictors.registry import available, load, summary
@@ -13,6 +13,7 @@ from archrank.predictors.transfer import Transferred, transfer
 
 __all__ = [
     "DTYPES",
+    "FEW",
     "Device",
     "DeviceError",
     "Fitted",
