@@ -3,18 +3,28 @@
 A device is one TOML file under `devices/`; its file name is the registry.
 """
 
-from archrank.predictors.device import Device, Prediction, available, load, summary
+from archrank.predictors.device import FEW, Device, Prediction
+from archrank.predictors.fitting import Fitted, fit
 from archrank.predictors.profile import DTYPES, DeviceError, Profile
+from archrank.predictors.registry import available, load, summary
+from archrank.predictors.saving import save
 from archrank.predictors.table import workload
+from archrank.predictors.transfer import Transferred, transfer
 
 __all__ = [
     "DTYPES",
+    "FEW",
     "Device",
     "DeviceError",
+    "Fitted",
     "Prediction",
     "Profile",
+    "Transferred",
     "available",
+    "fit",
     "load",
+    "save",
     "summary",
+    "transfer",
     "workload",
 ]

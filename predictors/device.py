@@ -1,24 +1,24 @@
-"""`available()`, `load(name)`, and the `Device` that prices ops and workloads."""
+"""`Device`: prices ops and workloads, and is fitted to measured networks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
-from functools import cache
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TypedDict, Unpack, cast
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from archrank.grammar.workload import OpCost, Workload
-from archrank.predictors import profile as profiles
-from archrank.predictors import roofline
+from archrank.grammar.workload import Workload
+from archrank.predictors import network, pricing, roofline
+from archrank.predictors.calibration import Calibration
+from archrank.predictors.learned import Learned
 from archrank.predictors.profile import DeviceError, Profile
 from archrank.predictors.roofline import Array
 
-DEVICES = Path(__file__).parent / "devices"
+FEW = 10
+"""Measured networks below which a calibration says that it is thin."""
 Size = ArrayLike | None
 """A size of an op: a number, an array that broadcasts with the op's other sizes, or None where the op has no
 such size."""
@@ -56,23 +56,28 @@ class Sizes(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Prediction:
-    """Per workload: `ms`, its 90 % interval `low` … `high`, and `memory_bytes`; arrays of one length, 0 < low
-    ≤ ms ≤ high.
+    """Per workload: `ms`, its 90 % interval `low` … `high`, `memory_bytes`, and whether that `fits` the device; arrays
+    of one length, 0 < low ≤ ms ≤ high. What does not fit is not priced: its times are inf. `notes` say where no
+    measured row stands behind a price, or a calibration is thin.
     """
 
     ms: Array
     low: Array
     high: Array
     memory_bytes: Array
+    fits: NDArray[np.bool_]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Device:
-    """A device model: a roofline with the profile's efficiencies and launch overhead
-    (`archrank.predictors.roofline`).
+    """A device model: `profile` (datasheet, roofline), `learned` (what the measured ops add; None: the roofline
+    alone), `calibration` (what measured networks of one stack add).
     """
 
     profile: Profile
+    learned: Learned | None = None
+    calibration: Calibration | None = None
 
     @property
     def name(self) -> str:
@@ -86,13 +91,13 @@ class Device:
 
     def op_ms(self, op: str, *, dtype: str, **dims: Unpack[Sizes]) -> float | Array:
         """Predicted time of one op in ms: a float for numbers, an array of the broadcast shape for arrays; ≥
-        `bound_ms`.
+        `bound_ms`. A calibration is about whole networks and does not change it.
 
         Sizes by op: `grammar.workload.FORMS` (`linear` m, n, k; `bmm` b, m, n, k; …). `WorkloadError` for an
         unknown op or a wrong size, `DeviceError` for a dtype without a peak here; both are ValueErrors.
         """
         self.profile.peak(dtype)
-        return _plain(roofline.op_ms(self.profile, op, roofline.sizes(op, _given(dims)), dtype))
+        return _plain(pricing.op_ms(self.profile, self.learned, op, roofline.sizes(op, _given(dims)), dtype))
 
     def bound_ms(self, op: str, *, dtype: str, **dims: Unpack[Sizes]) -> float | Array:
         """The analytic bound in ms that no kernel beats (datasheet peaks, no overhead); arguments and errors
@@ -103,46 +108,98 @@ class Device:
 
     def predict(self, workloads: Sequence[Workload], dtype: str) -> Prediction:
         """Time and memory of each workload, ops one after the other: ms = Σ count · op_ms. Each distinct op
-        is priced once.
+        is priced once. Calibrated for `dtype`: that sum times the calibration's ratio, with its interval.
 
-        An op's own dtype goes before `dtype`. The interval is ms · f and max(Σ bound, ms / f) with the
-        profile's factor f: errors of ops on one device go together, so they are not averaged out. Raises
-        `DeviceError` as `op_ms` does.
+        An op's own dtype goes before `dtype`. Uncalibrated, the interval is Σ ms / f … Σ ms · f with each op's
+        factor f: errors of ops on one device go together, so they are not averaged out. Nothing is below the
+        bound. Raises `DeviceError` as `op_ms` does.
         """
         self.profile.peak(dtype)
-        columns: dict[tuple[str, tuple[tuple[str, int], ...], str | None], int] = {}
-        row, column, counts = [], [], []
-        for index, workload in enumerate(workloads):
-            for cost in workload.ops:
-                row.append(index)
-                column.append(columns.setdefault(cost.key, len(columns)))
-                counts.append(cost.count)
-        each_ms, each_bound = self._priced([OpCost(*key) for key in columns], dtype)
-        counted, which = np.asarray(counts, dtype=np.float64), np.asarray(column, dtype=np.intp)
-        rows = np.asarray(row, dtype=np.intp)
-        ms = np.bincount(rows, counted * each_ms[which], len(workloads)).astype(np.float64)
-        bound = np.bincount(rows, counted * each_bound[which], len(workloads)).astype(np.float64)
-        factor = self.profile.interval["fp32" if dtype == "fp32" else "low"]
+        population = network.priced(self.profile, self.learned, workloads, dtype, self._memo)
+        ms, bound = population.total(population.ms), population.total(population.bound)
+        low, high = (
+            population.total(population.ms / population.factor),
+            population.total(population.ms * population.factor),
+        )
         memory = np.array([workload.memory_bytes(dtype) for workload in workloads], dtype=np.float64)
-        return Prediction(ms=ms, low=np.maximum(bound, ms / factor), high=ms * factor, memory_bytes=memory)
+        if self.calibration is not None and self.calibration.dtype == dtype and len(workloads):
+            ratio, half = self.calibration(network.parts_of(population, workloads, self._launch_ms()))
+            low, high, ms = ms * (ratio - half), ms * (ratio + half), ms * ratio
+        fits = memory <= self.profile.spec["memory_bytes"]
+        ms = np.where(fits, np.maximum(ms, bound), np.inf)
+        low, high = np.where(fits, np.clip(low, bound, ms), np.inf), np.maximum(high, ms)
+        return Prediction(ms, low, high, memory, fits, self._notes(population.kinds, dtype))
 
-    def _priced(self, costs: Sequence[OpCost], dtype: str) -> tuple[Array, Array]:
-        """Predicted and bound ms of each cost, all of one op and dtype at once."""
-        ms, bound = np.zeros(len(costs)), np.zeros(len(costs))
-        for (op, at), where in _grouped(costs, dtype):
-            names = [name for name, _ in costs[where[0]].dims]
-            table = np.array([[size for _, size in costs[index].dims] for index in where], dtype=np.float64)
-            dims = dict(zip(names, table.T, strict=True))
-            ms[where] = roofline.op_ms(self.profile, op, dims, at)
-            bound[where] = roofline.bound_ms(self.profile, op, dims, at)
-        return ms, bound
+    def calibrated(self, workloads: Sequence[Workload], measured_ms: ArrayLike, dtype: str) -> Device:
+        """The device fitted to measured networks (`archrank.predictors.calibration`); one measured network scales,
+        more learn the stack. An earlier calibration is replaced.
+
+        `DeviceError` where none was measured, the numbers of both differ, a time is no positive number, or most lie
+        below the bound or far above the prediction: another unit.
+        """
+        self.profile.peak(dtype)
+        ms = _measured(workloads, measured_ms)
+        population = network.priced(self.profile, self.learned, workloads, dtype, self._memo)
+        bound, told = population.total(population.bound), population.total(population.ms)
+        _check_unit(self.name, ms, bound, told)
+        parts = network.parts_of(population, workloads, self._launch_ms())
+        return replace(self, calibration=Calibration(dtype, parts, ms / parts.total))
+
+    def _notes(self, kinds: Sequence[str], dtype: str) -> tuple[str, ...]:
+        """What a reader of the figures should know."""
+        plain = [kind for kind in kinds if not pricing.measured(self.profile, self.learned, kind, dtype)]
+        notes = []
+        if self.calibration is not None and self.calibration.dtype == dtype:
+            n = len(self.calibration.ratio)
+            if n < FEW:
+                notes.append(f"calibrated on {n} network(s) only: the interval is widened; {FEW} or more are good")
+        elif self.calibration is not None:
+            notes.append(f"calibrated in {self.calibration.dtype}, asked for {dtype}: the calibration is left out")
+        if plain:
+            notes.append(f"no measured row of {', '.join(plain)} in {dtype}: priced by the roofline, interval widened")
+        return tuple(notes)
+
+    @cached_property
+    def _memo(self) -> network.Memo:
+        """Prices of ops seen: a search asks for one network at a time, made of the same ops."""
+        return network.Memo()
+
+    def _launch_ms(self) -> float:
+        return 1e-3 * self.profile.launch["other_us"]
 
 
-def _grouped(costs: Sequence[OpCost], dtype: str) -> Iterator[tuple[tuple[str, str], list[int]]]:
-    groups: dict[tuple[str, str], list[int]] = {}
-    for index, cost in enumerate(costs):
-        groups.setdefault((cost.op, cost.dtype or dtype), []).append(index)
-    yield from groups.items()
+def _measured(workloads: Sequence[Workload], measured_ms: ArrayLike) -> Array:
+    try:
+        ms = np.asarray(measured_ms, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise DeviceError(f"measured_ms is not an array of numbers: {error}") from error
+    if not len(workloads):
+        raise DeviceError("no measured network was given: calibrated([workload, …], [ms, …]) takes at least one")
+    if ms.shape != (len(workloads),):
+        raise DeviceError(f"{len(workloads)} workloads but measured_ms of shape {ms.shape}: one time a workload, in ms")
+    wrong = ms[~(np.isfinite(ms) & (ms > 0))]
+    if wrong.size:
+        raise DeviceError(f"measured_ms holds {wrong.flat[0]:g}, but each must be above 0 and finite")
+    empty = [index for index, workload in enumerate(workloads) if not workload.ops]
+    if empty:
+        raise DeviceError(f"workload {empty[0]} has no ops: nothing to compare its time with. Leave it out")
+    return ms
+
+
+def _check_unit(name: str, ms: Array, bound: Array, told: Array) -> None:
+    """Seconds lie a thousand times too low: below the bound. Microseconds lie far above any prediction."""
+    below = int(np.sum(ms < 0.9 * bound))
+    if 2 * below >= len(ms):
+        raise DeviceError(
+            f"{name}: {below} of {len(ms)} measured times are below the bound that no kernel beats (the first "
+            f"{ms[0]:g} ms, bound {bound[0]:.3g} ms): another unit, such as seconds? Give milliseconds"
+        )
+    ratio = float(np.median(ms / told))
+    if ratio > 200:
+        raise DeviceError(
+            f"{name}: measured times are {ratio:.0f} times the predicted ones (median): another unit, such as "
+            "microseconds? Give milliseconds"
+        )
 
 
 def _given(dims: Sizes) -> dict[str, ArrayLike | None]:
@@ -151,54 +208,3 @@ def _given(dims: Sizes) -> dict[str, ArrayLike | None]:
 
 def _plain(ms: Array) -> float | Array:
     return float(ms) if ms.ndim == 0 else ms
-
-
-def available() -> tuple[str, ...]:
-    """Names of the shipped devices: the files under `devices/`."""
-    return tuple(sorted(path.stem for path in DEVICES.glob("*.toml")))
-
-
-def summary(name: str) -> str:
-    """One line on a device: its full name, memory, bandwidth, dtypes, and short names."""
-    profile = load(name).profile
-    spec = profile.spec
-    figures = f"{spec['memory_bytes'] / 2**30:.0f} GiB, {spec['memory_bandwidth_bytes_per_s'] / 1e9:.0f} GB/s"
-    also = f"; also {', '.join(profile.aliases)}" if profile.aliases else ""
-    peaks = " ".join(profile.peak_ops_per_s)
-    return f"{profile.vendor} {profile.name} ({profile.architecture}): {figures}, {peaks}{also}"
-
-
-def load(name_or_path: str | Path) -> Device:
-    """A shipped device by file name or alias (`a100`, `h100-pcie`; case and blanks do not matter), or a
-    profile by its path.
-
-    `DeviceError` (a ValueError) names the nearest devices where there is none of that name, and file and key
-    where a profile is wrong.
-    """
-    given = str(name_or_path)
-    if isinstance(name_or_path, Path) or given.endswith(".toml"):
-        return Device(profiles.read(Path(given)))
-    return _shipped(given)
-
-
-@cache
-def _shipped(given: str) -> Device:
-    names = _names()
-    slug = "-".join(given.strip().lower().replace("_", " ").split())
-    if slug not in names:
-        near = get_close_matches(slug, names, n=3, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}? " if near else ""
-        shipped = ", ".join(available())
-        raise DeviceError(f"unknown device {given!r}: {hint}shipped are {shipped}; or give the path of a .toml file")
-    return Device(profiles.read(DEVICES / f"{names[slug]}.toml"))
-
-
-@cache
-def _names() -> dict[str, str]:
-    """File name of each name and alias."""
-    names = {stem: stem for stem in available()}
-    for stem in available():
-        for alias in profiles.read(DEVICES / f"{stem}.toml").aliases:
-            if names.setdefault(alias, stem) != stem:
-                raise DeviceError(f"{DEVICES / stem}.toml: alias {alias!r} already names {names[alias]}")
-    return names

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from archrank.grammar.workload import DTYPE_BYTES
+from archrank.predictors import calibration
+from archrank.predictors.calibration import Calibration
 
 DTYPES = tuple(DTYPE_BYTES)
 """The dtypes a device may have a peak for."""
@@ -58,7 +60,9 @@ RANGES: Mapping[str, tuple[float, float]] = MappingProxyType(
 )
 _TEXT = ("name", "vendor", "architecture", "compute_capability", "kind", "stack")
 _KINDS = ("gpu", "cpu")
-_TOP = {*_TEXT, *SECTIONS, "aliases", "sources", "unconfirmed", "schema"}
+_PRICES = ("learned", "roofline")
+_OPTIONAL = {"aliases", "unconfirmed", "prices", "calibration"}
+_TOP = {*_TEXT, *SECTIONS, *_OPTIONAL, "sources", "schema"}
 
 
 class DeviceError(ValueError):
@@ -70,7 +74,8 @@ class Profile:
     """One device. `sm_count` counts cores and `smem_per_sm_bytes` level-1 caches where `kind` is `cpu`.
 
     `peak_ops_per_s` by dtype: floating-point (int8: integer) operations, a multiply-add being two. `stack`
-    names the software that the efficiencies stand for: they change with it.
+    names the software that the efficiencies stand for: they change with it. `prices`: `learned` where the shipped
+    constants may replace the efficiencies, `roofline` where these were measured on the machine itself.
     """
 
     name: str
@@ -88,6 +93,8 @@ class Profile:
     launch: Mapping[str, float]
     interval: Mapping[str, float]
     sources: Mapping[str, str]
+    prices: str = "learned"
+    calibration: Calibration | None = None
 
     def peak(self, dtype: str) -> float:
         """Peak operations per second at `dtype`; `DeviceError` lists the dtypes that the device has."""
@@ -117,12 +124,15 @@ class _Reader:
     raw: dict[str, object]
 
     def profile(self) -> Profile:
-        self._keys(self.raw, _TOP, _TOP - {"aliases", "unconfirmed"}, "")
+        self._keys(self.raw, _TOP, _TOP - _OPTIONAL, "")
         if self.raw["schema"] != 1:
             raise self._wrong("schema", self.raw["schema"], "1, the one this version reads")
         text = {key: self._text(key) for key in _TEXT}
         if text["kind"] not in _KINDS:
             raise self._wrong("kind", text["kind"], " or ".join(_KINDS))
+        prices = self.raw.get("prices", "learned")
+        if prices not in _PRICES:
+            raise self._wrong("prices", prices, " or ".join(_PRICES))
         return Profile(
             name=text["name"],
             vendor=text["vendor"],
@@ -139,6 +149,8 @@ class _Reader:
             launch=self._numbers("launch"),
             interval=self._numbers("interval"),
             sources=self._sources(),
+            prices=str(prices),
+            calibration=self._calibration(),
         )
 
     def _wrong(self, key: str, given: object, allowed: str) -> DeviceError:
@@ -185,6 +197,14 @@ class _Reader:
                 raise self._wrong(f"[{section}] {key}", value, f"a number from {low:g} to {high:g}")
             numbers[key] = float(value)  # type: ignore[arg-type]
         return MappingProxyType(numbers)
+
+    def _calibration(self) -> Calibration | None:
+        if "calibration" not in self.raw:
+            return None
+        try:
+            return calibration.from_table(self._table("calibration"))
+        except ValueError as error:
+            raise DeviceError(f"{self.path}: [calibration] {error}") from error
 
     def _sources(self) -> Mapping[str, str]:
         table = self._table("sources")

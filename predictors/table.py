@@ -30,6 +30,15 @@ def workload(rows: Iterable[Mapping[str, str | int]]) -> Workload:
     )
 
 
+def op_of(name: str, k: int) -> str:
+    """The op that a name of `KNOWN` stands for; `k`: column K, 2 for a gated activation."""
+    if name in _GEMM:
+        return "linear"
+    if name == "mlp_act":
+        return "silu_mul" if k == 2 else "gelu"
+    return {"attn_rope": "rope", "emb": "embedding", "add": "add"}.get(name, "rms_norm")
+
+
 def _weights(op: OpCost) -> int:
     return 0 if op.op == "embedding" else int(FORMS[op.op].weights(dict(op.dims)))
 
@@ -41,10 +50,7 @@ def _op(number: int, row: Mapping[str, str | int]) -> OpCost:
     m, n = _size(number, row, "M"), _size(number, row, "N")
     if name in _GEMM:
         return OpCost.of("linear", {"m": m, "n": n, "k": _size(number, row, "K")})
-    if name == "mlp_act":
-        return OpCost.of("silu_mul" if _size(number, row, "K") == 2 else "gelu", {"m": m, "n": n})
-    ops = {"attn_rope": "rope", "emb": "embedding", "add": "add"}
-    return OpCost.of(ops.get(name, "rms_norm"), {"m": m, "n": n})
+    return OpCost.of(op_of(name, _size(number, row, "K") if name == "mlp_act" else 0), {"m": m, "n": n})
 
 
 def _size(number: int, row: Mapping[str, str | int], column: str) -> int:
