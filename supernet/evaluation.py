@@ -71,11 +71,11 @@ def read_population(
     net: Elastic,
     configs: Sequence[Config],
     data: Sequence[Mapping[str, Tensor]],
-    read: Callable[[Any], T],
+    read: Callable[[Any, int], T],
     method: str = "auto",
 ) -> list[list[T]]:
-    """`read` of the base's answer for each configuration (outer) and batch (inner), without gradients, in evaluation
-    mode.
+    """`read(answer, place of the batch)` of the base's answer for each configuration (outer) and batch (inner), without
+    gradients, in evaluation mode.
     """
     with _Evaluator(net, method, data).opened() as evaluator:
         vectors = evaluator.vectors(configs)
@@ -172,19 +172,19 @@ class _Evaluator:
         return [tuple(ranks.get(name, 0) for name in self.net.names) for ranks in each]
 
     def batch(
-        self, vectors: Sequence[Vector], place: int, batch: Mapping[str, Tensor], read: Callable[[Any], T]
+        self, vectors: Sequence[Vector], place: int, batch: Mapping[str, Tensor], read: Callable[[Any, int], T]
     ) -> list[T]:
         """`read` for each candidate on one batch."""
         if not vectors:
             return []
         inputs = self._moved(batch)
         if self.population is None:
-            return [read(self.net(spectrum=self._spectrum(v), **inputs)) for v in vectors]
+            return [read(self.net(spectrum=self._spectrum(v), **inputs), place) for v in vectors]
         if self.way is None:
             # once for all batches: a way of its own for each would be another rounding in each
             self.way = self._pick(vectors, inputs)
         key = fingerprint(inputs[k] for k in sorted(inputs)) if self.way.keep else place
-        return self.population.run(vectors, inputs, key, read, self.way)
+        return self.population.run(vectors, inputs, key, lambda answer: read(answer, place), self.way)
 
     def _pick(self, vectors: Sequence[Vector], inputs: Mapping[str, Tensor]) -> Way:
         assert self.population is not None
@@ -204,7 +204,7 @@ class _Evaluator:
         return {k: v.to(self.device) for k, v in batch.items()}
 
 
-def _loss(answer: Any) -> Tensor:
+def _loss(answer: Any, place: int) -> Tensor:
     loss = getattr(answer, "loss", None)
     if not isinstance(loss, Tensor):
         raise EvaluationError(

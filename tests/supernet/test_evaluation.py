@@ -211,7 +211,7 @@ def test_read_population_sees_the_answers_themselves(tiny: Make) -> None:
     net, data = scrambled(tiny("vit")), batches("vit")
     configs = population(net)[:4]
     for method in evaluation_methods():
-        told = read_population(net, configs, data, lambda answer: answer.logits, method)
+        told = read_population(net, configs, data, lambda answer, place: answer.logits, method)
         for config, row in zip(configs, told, strict=True):
             net.select(config)
             for logits, batch in zip(row, data, strict=True):
