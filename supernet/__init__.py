@@ -11,10 +11,20 @@ if TYPE_CHECKING:
     from archrank.supernet import policies as policies
     from archrank.supernet.evaluation import evaluation_methods
     from archrank.supernet.net import Config, Elastic, elastic
+    from archrank.supernet.population_training import train_population
     from archrank.supernet.subnetwork import SubNetwork
     from archrank.supernet.tracing import workload
 
-__all__ = ["Config", "Elastic", "SubNetwork", "elastic", "evaluation_methods", "policies", "workload"]
+__all__ = [
+    "Config",
+    "Elastic",
+    "SubNetwork",
+    "elastic",
+    "evaluation_methods",
+    "policies",
+    "train_population",
+    "workload",
+]
 
 _HOME = {
     "Config": "net",
@@ -22,6 +32,7 @@ _HOME = {
     "elastic": "net",
     "evaluation_methods": "evaluation",
     "SubNetwork": "subnetwork",
+    "train_population": "population_training",
     "workload": "tracing",
 }
 

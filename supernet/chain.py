@@ -23,7 +23,7 @@ from archrank.supernet.wiring import Slot, stubbed, wired
 if TYPE_CHECKING:
     from archrank.supernet.net import Elastic
 
-__all__ = ["Chain", "NoChain", "Recorded", "checked_chain", "find_chain"]
+__all__ = ["Chain", "NoChain", "Recorded", "checked_chain", "find_chain", "without_cache"]
 
 _PLAIN = (bool, int, float, str, type(None), torch.dtype)
 
@@ -89,7 +89,7 @@ class Chain:
             return forward
 
         stubs = [(m, layer) for m in self.layers] + [(m, keep(i, m.forward)) for i, m in enumerate(self.prelude)]
-        with _without_cache(self.base), stubbed(stubs), suppress(_Enough):
+        with without_cache(self.base), stubbed(stubs), suppress(_Enough):
             self.base(**batch)
         if len(calls) != len(self.layers) or not all(map(_replayable, calls)):
             raise NoChain("its layers take arguments that cannot be given to them again")
@@ -117,7 +117,7 @@ class Chain:
             return lambda *args, **kwargs: recorded.prelude[place]
 
         stubs = [(m, layer) for m in self.layers] + [(m, replay(i)) for i, m in enumerate(self.prelude)]
-        with _without_cache(self.base), stubbed(stubs):
+        with without_cache(self.base), stubbed(stubs):
             answer: object = self.base(**recorded.batch)
         return answer
 
@@ -242,7 +242,7 @@ def _watch(
     handles = [m.register_forward_pre_hook(enter, with_kwargs=True) for m in base.modules()]
     handles += [m.register_forward_hook(leave) for m in base.modules()]
     try:
-        with torch.no_grad(), _without_cache(base):
+        with torch.no_grad(), without_cache(base):
             base(**batch)
     finally:
         for handle in handles:
@@ -260,7 +260,7 @@ def _watch(
 
 
 @contextmanager
-def _without_cache(base: nn.Module) -> Iterator[None]:
+def without_cache(base: nn.Module) -> Iterator[None]:
     """No key-value cache meanwhile: a decoder's would grow with each call of a layer."""
     config = getattr(base, "config", None)
     was = getattr(config, "use_cache", None)
