@@ -16,13 +16,18 @@ from torch import Tensor
 
 from archrank.kernels.checks import KernelError
 
-__all__ = ["LAUNCHES", "Launch", "interpreted", "launch_for", "use_triton"]
+__all__ = ["LARGEST_RANK", "LAUNCHES", "Launch", "interpreted", "launch_for", "use_triton"]
 
 OLDEST = (8, 0)
 """sm_75 compiles these kernels into 7.8 KB of stack a thread and no tensor-core instruction."""
 LARGEST = 2**31
 """Elements that 32-bit offsets reach."""
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+LARGEST_RANK = 128
+"""Components that a tile holds without spilling."""
+DTYPES = {"cuda": (torch.float16, torch.bfloat16), "cpu": (torch.float16, torch.bfloat16, torch.float32)}
+"""By device. On a GPU fp32 stays with cuBLAS: IEEE products have no tensor cores, and the tiles that pay in bf16 spill
+(10 KB of stack a thread for the backward kernel at rank 64). The interpreter, on the CPU, checks fp32 too.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +49,13 @@ class Launch:
 LAUNCHES: dict[str, dict[str, Launch]] = {
     "cuda": {
         "gated_shrink": Launch(64, 0, 64),
-        "gated_backward": Launch(64, 64, 0),
+        "gated_backward": Launch(64, 32, 0, warps=8),
         "grouped_choice_linear": Launch(128, 128, 64, warps=8),
         "walsh_hadamard": Launch(1, 0, 0),
     },
     "sm_90": {
-        "gated_shrink": Launch(128, 0, 64),
+        "gated_shrink": Launch(128, 0, 64, warps=8),
+        "gated_backward": Launch(64, 64, 0, warps=8),
     },
     # the interpreter pays for each program, not for its size
     "interpreter": {
@@ -90,9 +96,10 @@ def _unfit(op: str, tensors: tuple[Tensor, ...]) -> str:
     device = tensors[0].device
     if device.type != "cuda" and not interpreted():
         return f"the tensors are on {device}, where Triton runs only with TRITON_INTERPRET=1"
+    if tensors[0].dtype not in DTYPES[device.type]:
+        has = ", ".join(str(d)[6:] for d in DTYPES[device.type])
+        return f"its kernel has no {str(tensors[0].dtype)[6:]} there; it has {has}"
     for t in tensors:
-        if t.dtype not in DTYPES and t.is_floating_point():
-            return f"its kernel has no {str(t.dtype)[6:]}; it has float16, bfloat16, float32"
         if _reach(t) >= LARGEST:
             return f"a tensor of shape {tuple(t.shape)} reaches over 2^31 elements, more than 32-bit offsets count"
     if not _has_triton():
