@@ -284,6 +284,7 @@ def test_the_choice_depends_on_shapes_alone() -> None:
     assert choose("cpu", 64, [4, 8, 8], stackable=True) == Way(copies=16)
     assert choose("cpu", 64, [1, 1, 1], stackable=True) == Way(keep=True), "one candidate has nothing to stack with"
     assert choose("cpu", 64, [4, 8, 8], stackable=False) == Way(keep=True)
+    assert choose("cpu", 256, [9, 9, 9], stackable=True) == Way(keep=True), "four at a time gain less than a parent"
     assert choose("cpu", 2000, [9, 9, 9], stackable=True) == Way(keep=True)
 
 
