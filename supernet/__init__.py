@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from archrank.supernet.evaluation import evaluation_methods
     from archrank.supernet.net import Config, Elastic, elastic
     from archrank.supernet.networks import Network, build
+    from archrank.supernet.population_training import train_population
     from archrank.supernet.subnetwork import SubNetwork
     from archrank.supernet.tracing import workload
 
@@ -26,6 +27,7 @@ __all__ = [
     "elastic",
     "evaluation_methods",
     "policies",
+    "train_population",
     "workload",
 ]
 
@@ -38,6 +40,7 @@ _HOME = {
     "elastic": "net",
     "evaluation_methods": "evaluation",
     "SubNetwork": "subnetwork",
+    "train_population": "population_training",
     "workload": "tracing",
 }
 
