@@ -79,7 +79,7 @@ class ArchitectureJob:
             return None
         most = MOST_TRAIN_BYTES / 2**20
         return (
-            f"training it would hold {held / 2**20:,.0f} MiB at this --batch-size; at most {most:.0f} are given to one"
+            f"training it would hold {held / 2**20:,.0f} MiB at this --batch-size; one gets at most {most:.0f}"
         )
 
     def price(self, architecture: Architecture) -> dict[str, float]:
