@@ -78,9 +78,7 @@ class ArchitectureJob:
         if held <= MOST_TRAIN_BYTES:
             return None
         most = MOST_TRAIN_BYTES / 2**20
-        return (
-            f"training it would hold {held / 2**20:,.0f} MiB at this --batch-size; one gets at most {most:.0f}"
-        )
+        return f"training it would hold {held / 2**20:,.0f} MiB at this --batch-size; one gets at most {most:.0f}"
 
     def price(self, architecture: Architecture) -> dict[str, float]:
         """params, flops (2 × multiply-adds of one row), activation_bytes and, with a device, latency_ms and

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -130,6 +131,17 @@ def hypervolume_curve(run: Run) -> list[tuple[int, float]]:
     return [(n, run.scale.hypervolume(priced[:n])) for n in range(1, len(priced) + 1)]
 
 
+def _pictures(run: Run, trials: list[int]) -> dict[int, str]:
+    """Drawings of networks; one that is too large to draw is left out."""
+    from archrank.search.drawing import DrawingError, svg
+
+    found: dict[int, str] = {}
+    for number in trials if run.is_architecture_run else ():
+        with suppress(DrawingError):
+            found[number] = svg(run.space.elaborate(run.space.parse(run.trial(number).text)))
+    return found
+
+
 def _base_name(run: Run) -> str:
     if run.is_architecture_run:
         return ""
@@ -167,6 +179,7 @@ def report_data(run: Run) -> ReportData:
         },
         ranks={} if run.is_architecture_run else {t.id: run.ranks(t) for t in front},
         modules=list(head["sites"]),
+        pictures=_pictures(run, list(dict.fromkeys(chosen.values()))),
         constants=[
             Constant(n, v, units.get(n.split("@")[0], ""), f"{deploy}: the same for every rank, not an objective")
             for n, v in head["constants"].items()

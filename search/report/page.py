@@ -103,7 +103,8 @@ def _front_note(data: ReportData, single: bool) -> str:
 def _table_note(rows: list[Row], data: ReportData) -> str:
     front = set(data.front)
     tested = NEVER_SELECTED if any(r.test for r in rows if r.id in front) else ""
-    take = "Take one home with <code>search extract RUN --pick ID --as peft --out DIR</code>."
+    form = "torch" if data.pictures and not data.modules else "peft"
+    take = f"Take one home with <code>search extract RUN --pick ID --as {form} --out DIR</code>."
     return f"{take} {tested}".strip()
 
 
