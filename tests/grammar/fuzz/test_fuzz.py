@@ -73,9 +73,10 @@ TOKENS = [
 ]  # fmt: skip
 
 VALUES = " | ".join(f'"{i}"' for i in range(1, 65))
+DEFINED = "".join(f'o{i}: "v{i}" -> id\n' for i in range(20))
 APPENDED = [
     "boom: " + " ".join(f'["o{i}"]' for i in range(20)) + ' "x" -> id\n',
-    "boom: " + " ".join(f"o{i}?" for i in range(20)) + ' "x" -> id\n' + "".join(f'o{i}: "v" -> a\n' for i in range(9)),
+    "boom: " + " ".join(f"o{i}?" for i in range(20)) + ' "x" -> id\n' + DEFINED,
     "".join(f'chain{i}: "c" "(" chain{i + 1} ")" -> seq\n' for i in range(450)) + 'chain450: "c" -> id\n',
     "".join(f'many{i}: "c" "(" BIG "," BIG ")" -> conv1d\n' for i in range(400)) + f"BIG: {VALUES}\n",
     'cube: "c" "(" BIG "," BIG "," BIG ")" -> im2col\n' + f"BIG: {VALUES}\n",
