@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,7 +63,7 @@ class TakenNetwork:
         absent = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
         if absent:
             raise ConfigError(f"ONNX export needs {' and '.join(absent)}: pip install {' '.join(absent)} onnxruntime")
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _silent_exporter():
             warnings.simplefilter("ignore")  # torch warns of its own internals here
             try:
                 program = torch.onnx.export(
@@ -92,6 +94,18 @@ class TakenNetwork:
     def probe(self, rows: int) -> Tensor:
         """Inputs that are the same each time: (rows, *input) from N(0, 1)."""
         return torch.randn(rows, *self.input, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def _silent_exporter() -> Iterator[None]:
+    """Without the exporter's notes on packages that are not installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _first_line(error: BaseException) -> str:
