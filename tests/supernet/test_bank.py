@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from archrank import grammar, spaces, supernet
 from archrank.supernet.bank import Slot, slots
 from archrank.supernet.checkpoint import load_tensors, save_tensors
 
-SHAPE = (3, 8, 8)
+SHAPE, SHAPE_64 = (3, 8, 8), (3, 64, 64)
 
 
 @pytest.fixture(scope="module")
@@ -192,3 +193,30 @@ def test_what_cannot_be_banked_is_refused(space: grammar.Space) -> None:
         bank.update(a, bank.build(b))
     with pytest.raises(ValueError, match=r"the module was not built for this architecture"):
         bank.update(a, nn.Linear(2, 2))
+
+
+@pytest.mark.slow
+def test_a_thousand_networks_train_a_step_through_the_bank() -> None:
+    """Without an error, within the bank's capacity, and with the process no larger at the end than half-way."""
+    space = spaces.load("einspace").within(flops=(None, 2e8), activation_bytes=(None, 2**20))
+    bank, rng, resident = supernet.Bank(space, capacity_bytes=2**27), np.random.default_rng(5), []
+    for i, d in enumerate(space.sample(rng, 1000)):
+        arch = space.elaborate(d)
+        network = bank.build(arch, seed=i).train()
+        y = network(torch.randn(2, *SHAPE_64))
+        if y.requires_grad:
+            y.square().mean().clamp(max=1e3).backward()
+            with torch.no_grad():
+                for p in network.parameters():
+                    if p.grad is not None:
+                        p.sub_(1e-4 * p.grad.nan_to_num().clamp(-1, 1))
+        bank.update(arch, network)
+        assert bank.nbytes <= 2**27
+        if i in (499, 999):
+            del network, y
+            gc.collect()
+            statm = Path("/proc/self/statm")
+            if not statm.exists():
+                pytest.skip("no /proc: resident memory is not read here")
+            resident.append(int(statm.read_text().split()[1]) * 4096)
+    assert resident[1] <= 1.15 * resident[0] + 2**27
