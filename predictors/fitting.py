@@ -27,6 +27,8 @@ GROWTH = {"matmul": Growth(leaves=31), "rowwise": Growth(trees=200, leaves=10)}
 TRIAL = Growth(trees=60, rate=0.15, leaves=10)
 """The forests that only measure the interval."""
 FOLDS = 3
+LEAST_SHARE = 0.05
+"""What is divided by: below it a time is all overhead and its row weighs next to nothing."""
 FEWEST = 20
 """Rows of a family on a device below which its constants are those of the others."""
 
@@ -189,4 +191,4 @@ def _rows(table: Ops, profiles: Mapping[str, Profile], constants: Callable[[str,
                 found = rowwise.features(given, str(op), sizes[here, 1:3], chip)
             x = x if x.shape[1] else np.zeros((len(table), found.shape[1]))
             x[here] = found
-    return _Rows(table, x, base, share)
+    return _Rows(table, x, base, np.maximum(share, LEAST_SHARE))

@@ -59,9 +59,9 @@ class Forest:
         return np.asarray(self.start + value[node].sum(axis=0))
 
     def to_json(self) -> dict[str, Any]:
-        """The same as JSON values; thresholds and leaves with six significant digits."""
+        """The same as JSON values; thresholds in full, since a row may lie on one, leaves with six digits."""
         trees = [
-            [[float(f"{v:.6g}"), int(f), int(a), int(b)] if a != i else [float(f"{v:.6g}")] for i, (v, f, a, b) in rows]
+            [[float(v), int(f), int(a), int(b)] if a != i else [float(f"{v:.6g}")] for i, (v, f, a, b) in rows]
             for rows in (
                 list(enumerate(zip(v, f, a, b, strict=True)))
                 for v, f, a, b in zip(self.value, self.feature, self.left, self.right, strict=True)

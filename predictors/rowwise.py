@@ -47,7 +47,7 @@ def base(constants: Sequence[float], op: str, sizes: Array, chip: Chip) -> tuple
     body = 1e3 * moved(op, sizes, float(chip["size"])) / (chip["bandwidth"] * share)
     body = np.maximum(body, 1e-6 * per_element * sizes[:, 1])
     ms = np.asarray(body + 1e-3 * overhead)
-    return ms, np.clip(body / ms, 0.05, 1.0)
+    return ms, np.asarray(body / ms)
 
 
 def features(constants: Sequence[float], op: str, sizes: Array, chip: Chip) -> Array:

@@ -78,7 +78,7 @@ def roof_ms(constants: Sequence[float], sizes: Array, chip: Chip) -> Array:
 def base(constants: Sequence[float], sizes: Array, chip: Chip) -> tuple[Array, Array]:
     """(ms, the share of it that is no overhead): what the residual corrects, √(wave · roof)."""
     ms = np.sqrt(wave_ms(constants, sizes, chip) * roof_ms(constants, sizes, chip))
-    return ms, np.clip(1 - 1e-3 * constants[3] / ms, 0.05, 1.0)
+    return ms, np.clip(1 - 1e-3 * constants[3] / ms, 0.0, 1.0)
 
 
 def features(constants: Sequence[float], sizes: Array, chip: Chip) -> Array:

@@ -53,7 +53,7 @@ def test_arrays_broadcast() -> None:
 
 def test_a_small_launch_costs_its_overhead_and_a_merged_product_less_than_a_branch() -> None:
     small = float(A100.op_ms("linear", m=1, n=8, k=8, dtype="fp16"))
-    assert small == pytest.approx(1e-3 * A100.profile.launch["matmul_us"], rel=0.05)
+    assert 4e-3 < small < 8e-3
     assert float(A100.op_ms("lora", m=1, n=8, k=8, r=4, dtype="fp16")) > 3 * small
 
 
