@@ -90,6 +90,7 @@ def train(
     first, before = checkpoint.load(trained, optimizer) if checkpoint else (0, 0.0)
     start = saved = time.monotonic()
     net.train()
+    net.states.clear()  # of no use under weights that move
     with _only(net, trained), _forked(device):
         for step in range(first, plan.steps):
             torch.manual_seed(int(counter_uniform(plan.seed, step, 7) * 2**53))
