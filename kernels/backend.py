@@ -26,8 +26,8 @@ LARGEST_RANK = 128
 """Components that a tile holds without spilling."""
 DTYPES = {"cuda": (torch.float16, torch.bfloat16), "cpu": (torch.float16, torch.float32)}
 """By device. On a GPU fp32 stays with cuBLAS: IEEE products have no tensor cores, and the tiles that pay in bf16 spill
-(10 KB of stack a thread for the backward kernel at rank 64). The interpreter, on the CPU, checks fp32, and multiplies the
-bit patterns of bf16: there it is for tests that mend it alone.
+(10 KB of stack a thread for the backward kernel at rank 64). The interpreter, on the CPU, checks fp32; it multiplies
+the bit patterns of bf16, which is left to tests that mend it.
 """
 
 

@@ -23,7 +23,7 @@ from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.net import Elastic
 from archrank.supernet.policies.base import Policy, counter_uniform
 
-__all__ = ["Batches", "LossFunction", "NonFiniteLoss", "TrainPlan", "train"]
+__all__ = ["LOOK_EVERY", "Batches", "LossFunction", "NonFiniteLoss", "Tick", "TrainPlan", "train"]
 
 Batches = Callable[[int], tuple[Mapping[str, Tensor], NDArray[np.int64]]]
 """step -> (batch with labels, the global sample index of each row)."""
