@@ -24,9 +24,10 @@ LARGEST = 2**31
 """Elements that 32-bit offsets reach."""
 LARGEST_RANK = 128
 """Components that a tile holds without spilling."""
-DTYPES = {"cuda": (torch.float16, torch.bfloat16), "cpu": (torch.float16, torch.bfloat16, torch.float32)}
+DTYPES = {"cuda": (torch.float16, torch.bfloat16), "cpu": (torch.float16, torch.float32)}
 """By device. On a GPU fp32 stays with cuBLAS: IEEE products have no tensor cores, and the tiles that pay in bf16 spill
-(10 KB of stack a thread for the backward kernel at rank 64). The interpreter, on the CPU, checks fp32 too.
+(10 KB of stack a thread for the backward kernel at rank 64). The interpreter, on the CPU, checks fp32; it multiplies
+the bit patterns of bf16, which is left to tests that mend it.
 """
 
 

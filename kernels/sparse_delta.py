@@ -30,25 +30,33 @@ def sparse_delta_apply(W: Tensor, index: Tensor, value: Tensor) -> Tensor:
 def sparse_delta_undo(W: Tensor, index: Tensor, saved: Tensor) -> None:
     """Writes back what `sparse_delta_apply` returned: W has its old bits again."""
     _check(W, index, saved)
-    with torch.no_grad():
-        W.view(-1)[index] = saved
+    _write(W, index, saved)
 
 
 def sparse_delta_switch(W: Tensor, index: Tensor, saved: Tensor, index2: Tensor, value2: Tensor) -> Tensor:
     """Takes one delta off and puts another on; returns what the second one overwrote, W's own bits."""
     _check(W, index, saved)
     _check(W, index2, value2)
-    with torch.no_grad():
-        W.view(-1)[index] = saved
+    _write(W, index, saved)
     return _add(W, index2, value2)
 
 
 def _add(W: Tensor, index: Tensor, value: Tensor) -> Tensor:
     with torch.no_grad():
-        flat = W.view(-1)
-        saved = flat[index]
-        flat[index] = saved + value
+        saved = W.view(-1).index_select(0, index)
+        _write(W, index, saved + value)
     return saved
+
+
+def _write(W: Tensor, index: Tensor, value: Tensor) -> None:
+    """W[index] = value by scatter, several times faster on the CPU than brackets; two-byte floats as whole numbers, for
+    which it is 100 times faster than for themselves.
+    """
+    with torch.no_grad():
+        flat = W.view(-1)
+        if W.element_size() == 2:
+            flat, value = flat.view(torch.int16), value.view(torch.int16)
+        flat.scatter_(0, index, value)
 
 
 def _check(W: Tensor, index: Tensor, value: Tensor) -> None:

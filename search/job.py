@@ -75,6 +75,18 @@ class Job:
         assert self.config.batch_size is not None
         return _Batches(self.data, seed, self.config.batch_size)
 
+    @property
+    def trains_together(self) -> bool:
+        """Whether candidates are fine-tuned in one pass: on the CPU, on a base so small that calls cost as much as
+        arithmetic, and without dropout, whose masks would be others.
+        """
+        settings = self.base.settings.to_dict()
+        drops = any(v for k, v in settings.items() if "drop" in k and isinstance(v, int | float))
+        small = sum(p.numel() for p in self.base.model.parameters()) < TINY
+        plain = self.config.accumulate == 1 and not self.config.gradient_checkpointing
+        on_cpu = next(self.base.model.parameters()).device.type == "cpu"
+        return small and plain and on_cpu and self.config.compute_dtype == "fp32" and not drops
+
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Mean over the rows."""
         return self.task.row_losses(logits, batch).mean()

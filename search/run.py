@@ -29,6 +29,7 @@ from archrank.search.results import Run, open_run
 from archrank.search.storage import RunLock, write_atomic
 from archrank.search.strata import Strata
 from archrank.search.study import Study
+from archrank.search.tuning import Tuned, load_tuned, tune_together
 from archrank.supernet.checkpoint import Checkpoint, adapter_tensors, load_adapters, load_tensors, save_tensors
 from archrank.supernet.net import Elastic
 from archrank.supernet.training import NonFiniteLoss, TrainPlan, train
@@ -201,24 +202,63 @@ class _Phases(Shell):
     def _tune_all(self, phase: str, stage: str, chosen: list[candidates.Trial], steps: int, seeds: int) -> None:
         done = {t.parent for t in self.study.trials if t.stage == stage}
         self.progress.phase(phase, total=len(chosen), unit="candidates")
+        files = [self.path / f"{phase}-{k}.safetensors" for k in range(seeds)]
+        together: dict[tuple[int, int], Tuned] = {}
+        if self.job.trains_together and any(parent.id not in done for parent in chosen):
+            together = self._together(stage, chosen, steps, files)
         for place, parent in enumerate(chosen, 1):
             if parent.id not in done:
-                self._tune(stage, parent, steps, seeds)
+                self._tune(stage, parent, steps, seeds, together)
             self._show(place)
+        for file in files:
+            file.unlink(missing_ok=True)
 
-    def _tune(self, stage: str, parent: candidates.Trial, steps: int, seeds: int) -> None:
-        """Trains one candidate on some seeds; its weights are on disk before its line is in the log."""
+    def _together(
+        self, stage: str, chosen: list[candidates.Trial], steps: int, files: list[Path]
+    ) -> dict[tuple[int, int], Tuned]:
+        """Every candidate that has something to train, on every seed: {(id, seed's number): what came of it}.
+
+        Those in the log already are trained again with the others, so that bits do not depend on an interruption.
+        """
+        assert self.job.config.lr is not None
+        ranks = {parent.id: self.job.ranks(self.job.space.parse(parent.text)) for parent in chosen}
+        members = [i for i, r in ranks.items() if r]
+        found: dict[tuple[int, int], Tuned] = {}
+        for k, file in enumerate(files if members else []):
+            plan = TrainPlan(steps, self.job.config.lr, seed=self._seed(stage, k))
+            each = tune_together(self.job, [ranks[i] for i in members], plan, file, f"{stage} {k}", self._tick(True))
+            found |= {(i, k): tuned for i, tuned in zip(members, each, strict=True)}
+        return found
+
+    def _seed(self, stage: str, k: int) -> int:
+        """Of the k-th training of a stage."""
+        return self.job.config.seed + 1000 * (1 + k) + (500 if stage == "final" else 0)
+
+    def _tune(
+        self,
+        stage: str,
+        parent: candidates.Trial,
+        steps: int,
+        seeds: int,
+        together: Mapping[tuple[int, int], Tuned],
+    ) -> None:
+        """Trains one candidate on some seeds, where that was not done in one pass; its weights are on disk before its
+        line is in the log.
+        """
         derivation = self.job.space.parse(parent.text)
         ranks = self.job.ranks(derivation)
         trial, told, spent = self.study.next_id, list[dict[str, float]](), 0.0
         test: dict[str, float] | None = None
         for k in range(seeds):
             net = self.job.net.sliced(ranks)
-            seed = self.job.config.seed + 1000 * (1 + k) + (500 if stage == "final" else 0)
             began = time.monotonic()
             if ranks:
                 try:
-                    self._train(f"{stage} {parent.id} {k}", net, steps, seed, quiet=True)
+                    if tuned := together.get((parent.id, k)):
+                        load_tuned(net, tuned)
+                        spent += tuned.seconds
+                    else:
+                        self._train(f"{stage} {parent.id} {k}", net, steps, self._seed(stage, k), quiet=True)
                 except NonFiniteLoss as error:
                     self.study.fail(
                         derivation, str(error), stage=stage, parent=parent.id, seconds=time.monotonic() - began

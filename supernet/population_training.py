@@ -10,6 +10,7 @@ another's, and each gradient is clipped by its own norm, so each trains as it wo
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -19,9 +20,10 @@ from torch import Tensor, nn
 from archrank.grammar import nearest
 from archrank.supernet.adapters.lora import LoRA
 from archrank.supernet.chain import without_cache
+from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.modules import adaptable
 from archrank.supernet.subnetwork import SubNetwork
-from archrank.supernet.training import TrainPlan
+from archrank.supernet.training import LOOK_EVERY, LossFunction, Tick, TrainPlan
 
 __all__ = ["Members", "PopulationError", "train_population"]
 
@@ -77,7 +79,14 @@ def train_population(
 class Members:
     """P adapters, stacked: A `(P, R, in)` and B `(P, out, R)` of every module, one after the other in `flat`."""
 
-    def __init__(self, base: nn.Module, ranks: Sequence[Mapping[str, int]], seeds: Sequence[int]) -> None:
+    def __init__(
+        self,
+        base: nn.Module,
+        ranks: Sequence[Mapping[str, int]],
+        seeds: Sequence[int] | None = None,
+        start: Sequence[Mapping[str, tuple[Tensor, Tensor]]] | None = None,
+    ) -> None:
+        """From `seeds`, as LoRA starts (B zero), or from the factors `start` of each member."""
         shapes = adaptable(base)
         self.base, self.ranks = base, [dict(r) for r in ranks]
         self.device = next(base.parameters()).device
@@ -94,12 +103,16 @@ class Members:
             self.A[name] = self._leaf(at, top, into)
             self.B[name] = self._leaf(at + len(ranks) * top * into, out, top)
             at += len(ranks) * top * (into + out)
-        for p, seed in enumerate(seeds):
+        for p, each in enumerate(start or ()):
+            for name, (A, B) in each.items():
+                self.A[name].data[p, : len(A)] = A
+                self.B[name].data[p, :, : len(A)] = B
+        for p, seed in enumerate(seeds or ()):
             generator = torch.Generator().manual_seed(seed)
             for name in self.tops:
                 if rank := self.ranks[p].get(name, 0):
-                    start = LoRA(*shapes[name], rank, generator=generator).A.detach()
-                    self.A[name].data[p, :rank] = start.to(self.device)
+                    drawn = LoRA(*shapes[name], rank, generator=generator).A.detach()
+                    self.A[name].data[p, :rank] = drawn.to(self.device)
 
     def _leaf(self, at: int, rows: int, columns: int) -> Tensor:
         """A leaf `(P, rows, columns)` whose values and gradient lie in the two vectors."""
@@ -118,32 +131,57 @@ class Members:
         self,
         batches: Callable[[int], Mapping[str, Tensor]],
         plan: TrainPlan,
-        loss_of: Callable[[object, Mapping[str, Tensor]], Tensor] | None = None,
-        tick: Callable[[int], None] | None = None,
-    ) -> None:
-        """Trains in place. batches: step -> what every member sees, or, with `loss_of`, already stacked rows of all
-        members in turn; loss_of: (answer, stacked batch) -> Σ over members of their mean losses (None: the base's own).
+        *,
+        loss_function: LossFunction | None = None,
+        checkpoint: Checkpoint | None = None,
+        tick: Tick | None = None,
+    ) -> float:
+        """Trains in place on what `batches` gives every member at a step; returns the seconds spent, those before an
+        interruption included.
+
+        loss_function: (logits, batch) -> a mean over rows (None: the base's own loss). Whatever `tick` raises passes
+        through after a checkpoint was written; at the end one is written too.
         """
         optimizer = torch.optim.AdamW([self.flat], lr=plan.lr, weight_decay=plan.weight_decay, fused=True)
+        first, before = checkpoint.load([self.flat], optimizer) if checkpoint else (0, 0.0)
         self.flat.grad = self.gradient
-        weigh: float | None = None
+        began = saved = time.monotonic()
+        weight = float(self.count) if loss_function else None
+
+        def save(done: int) -> None:
+            if checkpoint:
+                checkpoint.save(done, [self.flat], optimizer, before + time.monotonic() - began)
+
         with self._attached(), torch.enable_grad():
-            for step in range(plan.steps if self.tops else 0):
+            for step in range(first, plan.steps if self.tops else 0):
                 optimizer.param_groups[0]["lr"] = plan.rate(step)
                 batch = {k: v.to(self.device) for k, v in batches(step).items()}
-                if loss_of is None:
-                    if weigh is None:
-                        weigh = self._weight_of_loss(batch)
-                    loss = getattr(self.base(**self.stacked(batch)), "loss") * weigh  # noqa: B009
-                else:
-                    loss = loss_of(self.base(**{k: v for k, v in batch.items() if k != "labels"}), batch)
-                loss.backward()
+                if weight is None:
+                    weight = self._weight_of_loss(batch)
+                loss = self._loss(self.stacked(batch), loss_function) * weight
+                loss.backward()  # type: ignore[no-untyped-call]
                 self._clip(plan.max_grad_norm)
                 optimizer.step()
                 self.gradient.zero_()
-                if tick:
-                    tick(step + 1)
+                done = step + 1
+                if tick and (done % LOOK_EVERY == 0 or done == plan.steps):
+                    try:
+                        tick(done, float(loss.detach()) / self.count)
+                    except BaseException:
+                        save(done)
+                        raise
+                if done == plan.steps or (checkpoint and time.monotonic() - saved >= checkpoint.every_seconds):
+                    save(done)
+                    saved = time.monotonic()
         self.flat.grad = None
+        return before + time.monotonic() - began
+
+    def _loss(self, batch: Mapping[str, Tensor], loss_function: LossFunction | None) -> Tensor:
+        if loss_function is None:
+            own: Tensor = getattr(self.base(**batch), "loss")  # noqa: B009
+            return own
+        answer = self.base(**{k: v for k, v in batch.items() if k != "labels"})
+        return loss_function(answer.logits, batch)
 
     def stacked(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same batch for each member."""

@@ -101,7 +101,7 @@ def test_einspace_structures_are_drawn_exactly() -> None:
 
 
 def test_a_uniform_prior_gives_uniform_sizes() -> None:
-    text = spaces.load("einspace").text.replace("//@ max size = 400,", "//@ prior size = uniform\n//@ max size = 400,")
+    text = spaces.load("einspace").text.replace("//@ max size = 800,", "//@ prior size = uniform\n//@ max size = 800,")
     space = grammar.loads(text).within(size=(20, 60))
     sizes = Counter(
         space.trees().nodes(d.choices, [0] * len(d.choices)).sizes[0]

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+
+from archrank.kernels import backend
 
 
 @pytest.fixture
@@ -29,6 +32,7 @@ def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(self, _widened(a), _widened(b), d, *rest)
 
     monkeypatch.setattr(triton_interpreter.InterpreterBuilder, "create_dot", create_dot)
+    monkeypatch.setitem(backend.DTYPES, "cpu", (*backend.DTYPES["cpu"], torch.bfloat16))
 
 
 def _widened(operand: Any) -> Any:

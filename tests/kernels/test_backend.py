@@ -29,7 +29,7 @@ def test_the_interpreter_and_what_it_refuses(monkeypatch: pytest.MonkeyPatch) ->
     assert use_triton("op", torch.ones(2, 2))
     assert not use_triton("op", torch.ones(2, 2).double())
     monkeypatch.setenv("ARCHRANK_KERNELS", "triton")
-    with pytest.raises(KernelError, match=r"its kernel has no float64 there; it has float16, bfloat16, float32"):
+    with pytest.raises(KernelError, match=r"its kernel has no float64 there; it has float16, float32, bfloat16"):
         use_triton("op", torch.ones(2, 2).double())
     huge = torch.ones(1).expand(2**16, 2**16).as_strided((2**16, 2**16), (0, 0))
     assert use_triton("op", huge), "an expanded tensor reaches one element"
@@ -40,6 +40,13 @@ def test_the_interpreter_and_what_it_refuses(monkeypatch: pytest.MonkeyPatch) ->
         use_triton("op", torch.ones(5, 5))
     monkeypatch.setenv("ARCHRANK_KERNELS", "torch")
     assert not use_triton("op", torch.ones(2, 2))
+
+
+def test_the_plain_interpreter_gets_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It multiplies bit patterns, without a word."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setenv("ARCHRANK_KERNELS", "")
+    assert not use_triton("op", torch.ones(2).bfloat16())
 
 
 def test_a_missing_triton_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:

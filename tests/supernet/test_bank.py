@@ -148,7 +148,7 @@ def test_memory_stays_flat_over_many_candidates(space: grammar.Space) -> None:
         storages = {
             s.data_ptr(): s.nbytes()
             for t in gc.get_objects()
-            if isinstance(t, torch.Tensor)
+            if type(t) in (torch.Tensor, nn.Parameter)
             for s in [t.untyped_storage()]
         }
         held.append(sum(storages.values()))
