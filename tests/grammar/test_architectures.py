@@ -302,3 +302,12 @@ def test_cost() -> None:
 def test_the_same_seed_gives_the_same_networks() -> None:
     assert samples(12, 30) == samples(12, 30, spaces.load("einspace"))
     assert samples(12, 30) != samples(13, 30)
+
+
+def test_every_vector_decodes_to_a_network_that_fits() -> None:
+    space, rng = einspace().within(size=(None, 30)), np.random.default_rng(14)
+    slots = space.encoding()
+    for d in samples(15, 60, space):
+        assert space.decode(space.encode(d)) == d
+    for _ in range(60):
+        assert space.meets(space.decode([int(rng.integers(len(slot.choices))) for slot in slots]))
