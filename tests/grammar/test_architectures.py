@@ -130,6 +130,17 @@ def test_budgets_hold(seed: int, params: int, flops: int, elements: int, size: i
         assert space.meets(d)
 
 
+def test_copies_count_in_budgets() -> None:
+    """Weights and FLOPs of a module that is built several times count as often."""
+    for name, most in (("params", 20_000), ("flops", 3_000_000)):
+        space, copied = einspace().within(**{name: (None, most)}), 0
+        for d in samples(16, 900, space):
+            built = space.elaborate(d)
+            assert getattr(built, name) <= most
+            copied += ("branch4" in d.text or "branch8" in d.text) and getattr(built, name) > most // 4
+        assert copied > 5
+
+
 def test_what_breaks_a_budget_does_not_meet_it() -> None:
     d = einspace().parse("seq(linear(64),linear(64))")
     built = einspace().elaborate(d)
