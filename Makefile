@@ -40,6 +40,7 @@ minilm: install
 bench: install
 	$(BIN)/python benchmarks/digits_ranks.py --seeds 5 --out benchmarks/results/digits_ranks.json
 	$(BIN)/python benchmarks/training_overhead.py --out benchmarks/results/training_overhead.json
+	$(BIN)/python benchmarks/space_language.py --out benchmarks/results/space_language.json
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -130,6 +130,17 @@ def test_budgets_hold(seed: int, params: int, flops: int, elements: int, size: i
         assert space.meets(d)
 
 
+def test_copies_count_in_budgets() -> None:
+    """Weights and FLOPs of a module that is built several times count as often."""
+    for name, most in (("params", 20_000), ("flops", 3_000_000)):
+        space, copied = einspace().within(**{name: (None, most)}), 0
+        for d in samples(16, 900, space):
+            built = space.elaborate(d)
+            assert getattr(built, name) <= most
+            copied += ("branch4" in d.text or "branch8" in d.text) and getattr(built, name) > most // 4
+        assert copied > 5
+
+
 def test_what_breaks_a_budget_does_not_meet_it() -> None:
     d = einspace().parse("seq(linear(64),linear(64))")
     built = einspace().elaborate(d)
@@ -302,3 +313,12 @@ def test_cost() -> None:
 def test_the_same_seed_gives_the_same_networks() -> None:
     assert samples(12, 30) == samples(12, 30, spaces.load("einspace"))
     assert samples(12, 30) != samples(13, 30)
+
+
+def test_every_vector_decodes_to_a_network_that_fits() -> None:
+    space, rng = einspace().within(size=(None, 30)), np.random.default_rng(14)
+    slots = space.encoding()
+    for d in samples(15, 60, space):
+        assert space.decode(space.encode(d)) == d
+    for _ in range(60):
+        assert space.meets(space.decode([int(rng.integers(len(slot.choices))) for slot in slots]))

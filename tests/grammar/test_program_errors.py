@@ -164,3 +164,16 @@ def test_a_sampled_space_without_a_way_out_says_what_to_add() -> None:
         ValueError, match=r"hardly any sentence can be made to fit the input 3x8x8 and the bounds: give"
     ):
         space.sample(np_rng())
+
+
+def test_an_argument_of_one_value_reaches_its_op() -> None:
+    space = grammar.loads(HEAD + 'm: "l" "(" W ")" -> linear\n | "id" -> id\nW: "16"\n')
+    assert space.elaborate(space.parse("l(16)")).shape == (3, 8, 16)
+    assert [d.text for d in space.enumerate()] == ["l(16)", "id"]
+
+
+def test_a_width_of_zero_never_fits() -> None:
+    space = grammar.loads(HEAD + 'm: "l" "(" W ")" -> linear\n | "id" -> id\nW: "0" | "16"\n')
+    assert {d.text for d in space.sample(np_rng(), 100)} == {"l(16)", "id"}
+    with pytest.raises(grammar.SpaceError, match=r"linear\(0\) does not fit its input of shape 3x8x8"):
+        space.elaborate(space.parse("l(0)"))
