@@ -45,11 +45,11 @@ class Leaf:
     arguments: tuple[Argument, ...]
     weight: float
     memo: dict[object, Result | None] = field(default_factory=dict)
+    word: str = ""
 
-    @property
-    def word(self) -> str:
+    def __post_init__(self) -> None:
         """The op as it is written: `linear(64)`."""
-        return f"{self.op.name}({','.join(map(str, self.arguments))})" if self.arguments else self.op.name
+        self.word = f"{self.op.name}({','.join(map(str, self.arguments))})" if self.arguments else self.op.name
 
     def at(self, value: Value) -> Result | None:
         """What the op makes of a value; None where it does not fit."""
@@ -76,6 +76,10 @@ class Leaf:
             self.memo.clear()
         self.memo[key] = result
         return result
+
+
+def _invertible(op: Op | Split | Join) -> bool:
+    return (op.inverse if isinstance(op, Op) else op.parts if isinstance(op, Join) else None) is not None
 
 
 def _applied(op: Op | Split | Join, value: Value, arguments: tuple[Argument, ...]) -> Result | None:
@@ -130,6 +134,7 @@ class Program:
                 self._expand(index, production)
         self._roles = self._all_roles()
         self._check_parts()
+        self.invertible = [[leaf for leaf in leaves if _invertible(leaf.op)] for leaves in self.options]
         self.same_splits = self._words(lambda op: isinstance(op, Split) and op.same)
         self.commutative_joins = self._words(lambda op: isinstance(op, Join) and op.commutative)
 

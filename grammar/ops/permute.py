@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from archrank.grammar.signatures import Op, Shape, Value, elementwise
 
 
+@cache
 def order(digits: int) -> tuple[int, ...]:
     """213 → (1, 0, 2): the input axis that stands at each place of the output."""
     return tuple(int(digit) - 1 for digit in str(digits))
