@@ -18,4 +18,5 @@ device=$("$python" -c 'import torch; print(torch.cuda.get_device_name().replace(
 stamp="$device-$(date +%F)"
 "$python" -m pytest -m gpu tests/gpu
 "$python" benchmarks/gpu_kernels.py --out "$out/gpu-$stamp.json"
+"$python" benchmarks/gpu_table.py "$out/gpu-$stamp.json"
 "$python" benchmarks/training_overhead.py --device cuda --out "$out/training_overhead-$stamp.json"
