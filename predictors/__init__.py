@@ -3,6 +3,7 @@
 A device is one TOML file under `devices/`; its file name is the registry.
 """
 
+from archrank.predictors import choosing, metrics
 from archrank.predictors.device import FEW, Device, Prediction
 from archrank.predictors.fitting import Fitted, fit
 from archrank.predictors.profile import DTYPES, DeviceError, Profile
@@ -21,8 +22,10 @@ __all__ = [
     "Profile",
     "Transferred",
     "available",
+    "choosing",
     "fit",
     "load",
+    "metrics",
     "save",
     "summary",
     "transfer",
