@@ -50,6 +50,13 @@ class Recorded:
         """Rows of the batch."""
         return len(self.first)
 
+    @property
+    def square(self) -> bool:
+        """Whether rows and tokens are as many: then an argument's first axis does not tell which of them it is, and
+        candidates are not stacked.
+        """
+        return self.first.dim() > 2 and self.rows == self.first.shape[1] > 1
+
 
 @dataclass(frozen=True, eq=False)
 class Chain:
@@ -144,7 +151,8 @@ def checked_chain(net: Elastic, batch: Mapping[str, Tensor]) -> tuple[Chain, boo
     The whole supernet is run both ways, twice, since a layer that writes into its input would show the second time.
     NoChain where the answers differ.
     """
-    few = {k: v[:2] for k, v in batch.items()}
+    # two rows even of a batch of one: with one, an argument without rows could pass for one with
+    few = {k: torch.cat([v, v])[:2] for k, v in batch.items()}
     adapters = [a for _, a in net.items()]
     full = [torch.ones(1, a.rank, device=next(a.parameters()).device) for a in adapters]
     with torch.no_grad():

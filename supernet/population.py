@@ -83,10 +83,11 @@ class Population:
     ) -> Iterator[tuple[Vector, Tensor]]:
         """(candidate, h_L) for each."""
         paths = {v: path(self.chain, v) for v in vectors}
+        copies = 1 if recorded.square else way.copies
         held: dict[Node, Tensor] = {(0, ()): recorded.first}
         for depth, level in enumerate(self._needed(paths, held, key, way)):
-            for low in range(0, len(level), way.copies):
-                chunk = level[low : low + way.copies]
+            for low in range(0, len(level), copies):
+                chunk = level[low : low + copies]
                 owners = [v for _, _, v in chunk]
                 self._set(slots, self.chain.places[depth], owners, recorded.rows, way)
                 before = [held[parent] for parent, _, _ in chunk]

@@ -266,6 +266,42 @@ def test_residuals_outside_the_layers_are_noticed() -> None:
         net.evaluate(configs, data, "resume")
 
 
+class Turns(nn.Module):
+    """A layer with an argument whose first axis is tokens, not rows, as rotary embeddings can be."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(6, 6)
+
+    def forward(self, h: Tensor, position: Tensor) -> Tensor:
+        turned: Tensor = h + self.mix(h * position)
+        return turned
+
+
+class Rotary(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Turns() for _ in range(3))
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> SimpleNamespace:
+        h = torch.tanh(x)
+        position = torch.linspace(0.1, 1, x.shape[1])[:, None].expand(-1, 6)
+        for layer in self.layers:
+            h = layer(h, position)
+        y = h.mean(1)
+        return SimpleNamespace(logits=y, loss=nn.functional.cross_entropy(y, labels))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 5])
+def test_as_many_rows_as_tokens_are_not_stacked(rows: int) -> None:
+    net = elastic(Rotary(), "lora_ranks", r_max=4)
+    scramble(net, 0)
+    data = [{"x": torch.randn(rows, 4, 6), "labels": torch.arange(rows)}]
+    configs = [{n: int(r) for n, r in zip(net.names, ranks, strict=True)} for ranks in np.ndindex(2, 3, 2)]
+    for method in ("gated", "auto"):
+        torch.testing.assert_close(net.evaluate(configs, data, method), plainly(net, configs, data))
+
+
 def test_bad_input_is_told(tiny: Make) -> None:
     net, data = scrambled(tiny("bert")), batches("bert")
     with pytest.raises(EvaluationError, match=r"no evaluation method 'fast'; there are: auto, loop, gated"):
