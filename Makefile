@@ -40,6 +40,10 @@ minilm: install
 bench: install
 	$(BIN)/python benchmarks/digits_ranks.py --seeds 5 --out benchmarks/results/digits_ranks.json
 	$(BIN)/python benchmarks/training_overhead.py --out benchmarks/results/training_overhead.json
+	$(BIN)/python benchmarks/space_language.py --out benchmarks/results/space_language.json
+	$(BIN)/python benchmarks/population_evaluation.py --out benchmarks/results/population_evaluation.json
+	$(BIN)/python benchmarks/population_training.py --out benchmarks/results/population_training.json
+	$(BIN)/python benchmarks/kernels_cpu.py --out benchmarks/results/kernels_cpu.json
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -161,10 +161,6 @@ class SizeTable:
             self._splits[state, index, j, n] = found
         return found
 
-    def is_fixed(self, state: int) -> bool:
-        """Whether every subtree of the state has size 0."""
-        return self._fixed[state]
-
     def _keep(self, count: int) -> None:
         self._held += count
         if self._held > _CACHED:

@@ -70,16 +70,19 @@ class Goal:
     def __init__(self, fill: Fill) -> None:
         self.fill, self.program, self.hints = fill, fill.program, fill.hints
         self.tries = _TRIES
+        self.failed: set[tuple[int, Value, Shape]] = set()
 
     def reach(self, at: int, value: Value, shape: Shape, depth: int) -> Value | None:
         """Fills the subtree at hint `at` so that it gives `shape`; None, with nothing written, where no way is seen."""
+        if (at, value, shape) in self.failed:
+            return None
         self.tries -= 1
         if self.tries < 0 or depth > _DEEPEST:
             return None
-        plan, mark = self.program.plans[self.hints[at]], self.fill.mark(at)
+        plan = self.program.plans[self.hints[at]]
         if plan.kind == LEAF:
             return self.leaf(at, value, shape)
-        found = None
+        found, mark = None, self.fill.mark(at)
         if plan.kind == CHAIN:
             self.fill.out.append(self.hints[at])
             found = self.chain(self.parts(at), value, shape, depth)
@@ -91,6 +94,8 @@ class Goal:
                 found = self.fill.forward(at, value, True)
                 if found is None:
                     self.fill.back(mark)
+        if found is None:
+            self.failed.add((at, value, shape))
         return found
 
     def parts(self, at: int) -> list[int]:
@@ -101,9 +106,11 @@ class Goal:
         return starts
 
     def options(self, at: int) -> list[Leaf]:
-        """The leaves of a slot: the one drawn first, the others in a random order by weight."""
+        """The leaves of a slot that can be asked what they need: the one drawn first, the others in a random order by
+        weight.
+        """
         hint = self.hint(at)
-        others = self.program.options[self.program.heads[hint[0]]]
+        others = self.program.invertible[self.program.heads[hint[0]]]
         keyed = [
             (1.0 if leaf.choices == hint else self.fill.uniform() ** (1 / leaf.weight) - 1, leaf) for leaf in others
         ]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LONGEST_FILE = 128 * 1024
 LONGEST_LINE = 2000
+MOST_BLANK_LINES = 500
 MOST_DEFINITIONS = 500
 MOST_ALTERNATIVES = 2000
 MOST_ITEMS = 64
@@ -108,7 +109,11 @@ def check_size(file: str, text: str) -> None:
             at - text.rfind("\n", 0, at),
             "a NUL character: this is not a text file",
         )
+    blank = 0
     for count, line in enumerate(text.split("\n"), start=1):
+        blank = 0 if line.strip() else blank + 1
+        if blank > MOST_BLANK_LINES:  # Lark's lexer takes quadratic time over them
+            raise SpaceError(file, count, 1, f"more than {MOST_BLANK_LINES} empty lines in a row: remove them")
         if len(line) > LONGEST_LINE:
             message = (
                 f"a line of {len(line):,} characters; at most {LONGEST_LINE:,} are read: break it, "

@@ -33,7 +33,7 @@ from archrank.grammar.signatures import (
 LEAF, CHAIN, BRANCH, GRAPH, VALUE, HOST, ADAPTER = range(7)
 MOST_OPTIONS = 4096
 MOST_LEAVES = 20_000
-_MOST_MEMO = 20_000
+_MOST_MEMO = 4_000
 
 
 Leafy = Op | Split | Join | AdapterOp
@@ -60,11 +60,11 @@ class Leaf:
     arguments: tuple[Argument, ...]
     weight: float
     memo: dict[object, Result | None] = field(default_factory=dict)
+    word: str = ""
 
-    @property
-    def word(self) -> str:
+    def __post_init__(self) -> None:
         """The op as it is written: `linear(64)`."""
-        return f"{self.op.name}({','.join(map(str, self.arguments))})" if self.arguments else self.op.name
+        self.word = f"{self.op.name}({','.join(map(str, self.arguments))})" if self.arguments else self.op.name
 
     def at(self, value: Value) -> Result | None:
         """What the op makes of a value; None where it does not fit."""
@@ -99,6 +99,10 @@ class Leaf:
             self.memo.clear()
         self.memo[key] = result
         return result
+
+
+def _invertible(op: Leafy) -> bool:
+    return (op.inverse if isinstance(op, Op) else op.parts if isinstance(op, Join) else None) is not None
 
 
 def _applied(op: Leafy, value: Value, arguments: tuple[Argument, ...]) -> Result | None:
@@ -154,6 +158,7 @@ class Program:
                 self._expand(index, production)
         self._roles = self._all_roles()
         self._check_parts()
+        self.invertible = [[leaf for leaf in leaves if _invertible(leaf.op)] for leaves in self.options]
         self.same_splits = self._words(lambda op: isinstance(op, Split) and op.same)
         self.commutative_joins = self._words(lambda op: isinstance(op, Join) and op.commutative)
 
@@ -184,6 +189,14 @@ class Program:
                 self._giving.clear()
             self._giving[head, value, shape] = found
         return found
+
+    def op_names(self) -> tuple[str, ...]:
+        """The ops that leave a node in an architecture, a structure's own among them."""
+        found = [leaf.op for leaf in self.leaves.values()]
+        steps = [step.part for plan in self.plans if plan.wiring is not None for step in plan.wiring.steps]
+        found.extend(part for part in steps if not isinstance(part, int))
+        silent = [op for op in found if (isinstance(op, Op) and op.identity) or (isinstance(op, Split) and op.same)]
+        return tuple(dict.fromkeys(op.name for op in found if op not in silent and not isinstance(op, AdapterOp)))
 
     def role(self, rule: str) -> str:
         """What a rule gives: op, split, join or value."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archrank.grammar.counting import SizeTable
-from archrank.grammar.skeleton import Skeleton
+from archrank.grammar.skeleton import Option, Skeleton
 
 MOST_NODES = 1_000_000
 
@@ -39,6 +39,15 @@ class Uniforms:
 def drawn(cumulative: list[float], uniform: float) -> int:
     """The index that a uniform number picks from cumulative weights."""
     return min(bisect_right(cumulative, uniform * cumulative[-1]), len(cumulative) - 1)
+
+
+def shuffled(count: int, uniform: Callable[[], float]) -> Iterator[int]:
+    """0 … count - 1 in a random order, of which mostly just the first is asked for."""
+    order = list(range(count))
+    for left in range(count, 0, -1):
+        at = int(uniform() * left)
+        yield order[at]
+        order[at] = order[left - 1]
 
 
 def weighted(weights: NDArray[np.float64], uniform: float) -> int:
@@ -83,6 +92,20 @@ class Sized:
 
     def __init__(self, table: SizeTable) -> None:
         self.table = table
+        self._plans = [[self._plan(option) for option in ways] for ways in table.skeleton.options]
+
+    def _plan(self, option: Option) -> tuple[tuple[int, int, int, int], ...]:
+        """Per child: state, copies, its size where that is always the same (else -1), and the size of all children
+        after it where that is (else -1): what needs no table.
+        """
+        smallest, largest = self.table.skeleton.smallest, self.table.skeleton.largest
+        found: list[tuple[int, int, int, int]] = []
+        after = 0
+        for child, copies in zip(reversed(option.children), reversed(option.copies), strict=True):
+            fixed = smallest[child] if smallest[child] == largest[child] else -1
+            found.append((child, copies, fixed, after))
+            after = after + copies * fixed if fixed >= 0 <= after else -1
+        return tuple(reversed(found))
 
     def fill(self, todo: list[tuple[int, int]], uniform: Callable[[], float]) -> list[int]:
         """Productions in preorder of one subtree per (state, size), one after the other."""
@@ -101,12 +124,14 @@ class Sized:
 
     def shared(self, state: int, index: int, rest: int, uniform: Callable[[], float]) -> list[tuple[int, int]]:
         """The children of an option with the sizes that share `rest` among them."""
-        table, option = self.table, self.table.skeleton.options[state][index]
         found: list[tuple[int, int]] = []
-        for j, (child, copies) in enumerate(zip(option.children, option.copies, strict=True)):
-            size = 0
-            if not table.is_fixed(child):
-                cumulative, sizes = table.split(state, index, j, rest)
+        for j, (child, copies, fixed, after) in enumerate(self._plans[state][index]):
+            if fixed >= 0:
+                size = fixed
+            elif after >= 0:
+                size = (rest - after) // copies
+            else:
+                cumulative, sizes = self.table.split(state, index, j, rest)
                 size = sizes[drawn(cumulative, uniform())] if len(sizes) > 1 else sizes[0]
             found.append((child, size))
             rest -= copies * size

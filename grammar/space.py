@@ -118,6 +118,11 @@ class Space:
         return self._options
 
     @property
+    def is_recursive(self) -> bool:
+        """Whether a rule can hold itself, so that only a bound ends its sentences."""
+        return bool(self._facts.recursive)
+
+    @property
     def is_finite(self) -> bool:
         """Whether `size()` and `enumerate()` come to an end."""
         if self._grammar.site is not None:
@@ -400,6 +405,10 @@ class Space:
         if not isinstance(engine, TypedTrees):
             raise ValueError(self._no_architectures("elaborate"))
         return engine.elaborate(self._own(d), shape)
+
+    def op_names(self) -> tuple[str, ...]:
+        """The ops that leave a node in an architecture of this space, in the file's order; () in other spaces."""
+        return () if self._program is None else self._program.op_names()
 
     def _architectures(self, what: str) -> Shape:
         if self._program is None or self._shape is None:

@@ -14,7 +14,7 @@ from archrank.grammar.analysis import Facts
 from archrank.grammar.counting import SizeTable, check_limit
 from archrank.grammar.derivation import Derivation, key_of
 from archrank.grammar.model import Grammar
-from archrank.grammar.sampling import Free, Sized, Uniforms, drawn, weighted
+from archrank.grammar.sampling import Free, Sized, Uniforms, drawn, shuffled, weighted
 from archrank.grammar.sentence import Sentences
 from archrank.grammar.skeleton import Option, Skeleton
 
@@ -154,11 +154,11 @@ class Trees:
             found = self.finished(self._drawn(uniform), uniform)
             if found is not None:
                 return found
-        raise ValueError(self.no_fit())
+        raise self.no_fit()
 
-    def no_fit(self) -> str:
-        """What to say where no drawn derivation can become a candidate."""
-        return f"none of {_DRAWS} sentences could become a candidate"
+    def no_fit(self) -> ValueError:
+        """What to raise where no drawn derivation can become a candidate."""
+        return ValueError(f"none of {_DRAWS} sentences could become a candidate")
 
     def _drawn(self, uniform: Uniforms) -> list[int]:
         if not self.tabled:
@@ -233,7 +233,7 @@ class Trees:
         states = self.skeleton.lift(d.choices)
         if states is not None:
             nodes = self.nodes(d.choices, states)
-            for i in rng.permutation(len(states)).tolist():
+            for i in shuffled(len(states), uniform):
                 if len(self.skeleton.options[states[i]]) > 1:
                     subtree = self._another(d.choices[i], nodes, i, uniform)
                     child = subtree and self._child([*d.choices[:i], *subtree, *d.choices[nodes.ends[i] :]], uniform)
@@ -249,13 +249,14 @@ class Trees:
         """A subtree for node i that begins with another option; None where the bounds leave none."""
         state = nodes.states[i]
         options = self.skeleton.options[state]
-        if not self.tabled:
-            weights = np.array(
-                [0.0 if o.production == current else w for o, w in zip(options, self._free.weights[state], strict=True)]
-            )
-            if not weights.any():
+        # where all subtrees have one size, the whole keeps its own, and the tables would give the same at more cost
+        same_size = self.skeleton.smallest[state] == self.skeleton.largest[state]
+        if not self.tabled or (same_size and self.low <= nodes.sizes[0] <= self._limit()):
+            free = zip(options, self._free.weights[state], strict=True)
+            cumulative = list(accumulate(0.0 if o.production == current else w for o, w in free))
+            if not cumulative[-1]:
                 return None
-            option = options[weighted(weights, uniform())]
+            option = options[drawn(cumulative, uniform())]
             return [option.production, *self._free.fill(list(option.children), uniform)]
         rest = nodes.sizes[0] - nodes.copies[i] * nodes.sizes[i]
         low, high = -((rest - self.low) // nodes.copies[i]), (self._limit() - rest) // nodes.copies[i]

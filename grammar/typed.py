@@ -10,6 +10,7 @@ from archrank.grammar.architecture import Architecture
 from archrank.grammar.canonical import canonical
 from archrank.grammar.derivation import Derivation, key_of
 from archrank.grammar.elaborate import Elaboration, Misfit
+from archrank.grammar.errors import EmptySpaceError
 from archrank.grammar.fill import Fill, Limits
 from archrank.grammar.model import Grammar
 from archrank.grammar.program import Program
@@ -41,12 +42,15 @@ class TypedTrees(Trees):
         """The productions with every op made to fit; None where that cannot be."""
         return Fill(self.program, self.limits, choices, uniform, self.counts).run(Value(self.shape))
 
-    def no_fit(self) -> str:
-        """What to say where hardly any sentence can be made to fit."""
-        return (
-            f"hardly any sentence can be made to fit the input {'x'.join(map(str, self.shape))} and the bounds: give "
-            "each rule of ops one that always fits and costs nothing, such as `id`, or loosen the bounds"
+    def no_fit(self) -> EmptySpaceError:
+        """The error where hardly any sentence can be made to fit."""
+        shape = "x".join(map(str, self.shape))
+        place = self.grammar.places[self.grammar.start]
+        message = (
+            f"hardly any sentence can be made to fit the input {shape} and the bounds: give each rule of ops one that "
+            "always fits and costs nothing, such as `id`, or loosen the bounds"
         )
+        return EmptySpaceError(self.grammar.file, place.line, place.column, message)
 
     def meets(self, d: Derivation) -> bool:
         """Whether the candidate keeps the bounds and its ops fit."""

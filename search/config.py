@@ -39,6 +39,10 @@ class RunConfig:
     target_modules: str | None = _flag(
         None, "what", "all-linear, a regular expression for the full name, or suffixes: q,v"
     )
+    input: str | None = _flag(
+        None, "what", "image size of an architecture space, as 3x32x32 (default: the data's, else the file's)"
+    )
+    ops: tuple[str, ...] = _flag((), "what", "Python file that defines ops with ar.op (repeatable)")
     columns: tuple[str, ...] = _flag(
         (), "what", "a column's role, as text=sentence (repeatable; default: found by name)"
     )
@@ -53,6 +57,12 @@ class RunConfig:
     strategy: str = _flag("nsga2", "how", "see `search list strategies`")
     policy: str = _flag("mixed", "how", "how ranks are drawn while the supernet trains: `search list policies`")
     trials: int = _flag(200, "how", "candidates priced with the supernet")
+    evaluate: str = _flag(
+        "inherited",
+        "how",
+        "architectures: start each candidate from the shared weights, or train each from scratch",
+        ("inherited", "train"),
+    )
     eval_rows: int = _flag(512, "how", "validation rows that price a candidate; later stages read all")
     finalists: int = _flag(6, "how", "candidates that get the full fine-tune")
     train_steps: int | None = _flag(None, "how", "steps of one full fine-tune; the supernet trains twice as long")

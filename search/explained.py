@@ -64,6 +64,9 @@ def lines(space: Space, d: Derivation, architecture: Architecture | None) -> Ite
     """The explanation for people."""
     yield shortened(d.text, 300)
     yield f"key {d.key}"
+    if not space.meets(d):
+        bounds = ", ".join(f"{name} <= {value:,.0f}" for name, value in space.bounds.items())
+        yield f"outside the bounds of {space.name}, so never sampled: {bounds}"
     yield ""
     if space.is_site_space:
         yield from _site_lines(space, d)
@@ -121,7 +124,7 @@ def _costs(architecture: Architecture) -> Iterator[str]:
             percent(share(row.flops * count, architecture.flops)),
         )
         times = str(count) if count > 1 else ""
-        table.append((row.word, times, shown_shape(row.shape), _count(row.params), params, _count(row.flops), flops))
+        table.append((row.full, times, shown_shape(row.shape), _count(row.params), params, _count(row.flops), flops))
     total = ("total", "", "", f"{architecture.params:,}", "", f"{architecture.flops:,}", "")
     yield from aligned([*table, total], "<><>>>>")
     if max(merged.counts, default=1) > 1:

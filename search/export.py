@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from archrank.search import architecture_export
 from archrank.search.candidates import weights_of
 from archrank.search.card import model_card
 from archrank.search.config import ConfigError
@@ -61,11 +62,13 @@ class Taken:
     def describe(self) -> str:
         """The same for people."""
         values = ", ".join(f"{k} {v:.4g}" if abs(v) < 1e4 else f"{k} {v:,.0f}" for k, v in self.trial.values.items())
+        told = f"{self.path}: trial {self.trial.id} ({self.trial.stage}) as {self.form}\n{values}\n"
+        if self.form in architecture_export.FORMS:
+            how = "torch" if self.form == "torch" else "onnxruntime"
+            return f"{told}reloaded with stock {how}: max |Δ logit| {self.max_abs_diff:.1e}"
         how = "transformers" if self.form == "merged" else "PEFT"
         return (
-            f"{self.path}: trial {self.trial.id} ({self.trial.stage}) as {self.form}\n"
-            f"{values}\n"
-            f"reloaded with stock {how}: max |Δ logit| {self.max_abs_diff:.1e} in fp32, "
+            f"{told}reloaded with stock {how}: max |Δ logit| {self.max_abs_diff:.1e} in fp32, "
             f"{self.serving_diff:.1e} in {self.serving_dtype}"
         )
 
@@ -112,6 +115,12 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--out {folder}: exists and is not an empty folder; nothing was written")
     trial = run.pick(pick, where)
+    if run.is_architecture_run != (form in architecture_export.FORMS):
+        right = architecture_export.FORMS if run.is_architecture_run else ("peft", "merged", "uniform")
+        what = "networks" if run.is_architecture_run else "adapters"
+        raise ConfigError(f"--as {form}: {run.path} searched {what}; take one home as {' or '.join(right)}")
+    if run.is_architecture_run:
+        return _take_network(run, trial, form, folder)
     sub = extract(run, trial)
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -134,6 +143,22 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return Taken(folder, form, trial, exact, run.config.serve_dtype or "fp32", serving)
+
+
+def _take_network(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
+    taken = architecture_export.extract_network(run, trial)
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        difference = architecture_export.write_network(taken, fresh, form)
+        card = architecture_export.network_card(run, trial, taken, form, difference)
+        (fresh / "README.md").write_text(card, encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return Taken(folder, form, trial, difference, "fp32", difference)
 
 
 def verify(sub: SubNetwork, folder: Path, form: str, task: str, serve_dtype: str, labels: int) -> tuple[float, float]:

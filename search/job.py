@@ -23,6 +23,7 @@ from archrank.supernet import data as datasets
 from archrank.supernet import policies
 from archrank.supernet import tasks as task_kinds
 from archrank.supernet.base import Base, check_base, load_base
+from archrank.supernet.evaluation import read_population
 from archrank.supernet.export import Home
 from archrank.supernet.modules import target_modules
 from archrank.supernet.net import Elastic, elastic
@@ -74,6 +75,18 @@ class Job:
         assert self.config.batch_size is not None
         return _Batches(self.data, seed, self.config.batch_size)
 
+    @property
+    def trains_together(self) -> bool:
+        """Whether candidates are fine-tuned in one pass: on the CPU, on a base so small that calls cost as much as
+        arithmetic, and without dropout, whose masks would be others.
+        """
+        settings = self.base.settings.to_dict()
+        drops = any(v for k, v in settings.items() if "drop" in k and isinstance(v, int | float))
+        small = sum(p.numel() for p in self.base.model.parameters()) < TINY
+        plain = self.config.accumulate == 1 and not self.config.gradient_checkpointing
+        on_cpu = next(self.base.model.parameters()).device.type == "cpu"
+        return small and plain and on_cpu and self.config.compute_dtype == "fp32" and not drops
+
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Mean over the rows."""
         return self.task.row_losses(logits, batch).mean()
@@ -81,24 +94,28 @@ class Job:
     def score(self, net: Elastic, split: str, ranks: Mapping[str, int] | None = None) -> dict[str, float]:
         """Mean loss and accuracy over a split.
 
-        `ranks`: of that sub-network of a supernet, on `--eval-rows` rows that are the same for all; None: of the net
-        as it is, on all rows.
+        `ranks`: of that sub-network of a supernet, on `--eval-rows` rows that are the same for all, from the first
+        layer in which it differs from one that was scored before; None: of the net as it is, on all rows.
         """
-        device = next(net.base.parameters()).device
-        spectrum = None if ranks is None else net.spectrum_of(ranks).to(device)
         index = np.arange(self.data.size(split))
         if ranks is not None and len(index) > self.config.eval_rows:
             index = np.sort(np.random.default_rng(0).permutation(len(index))[: self.config.eval_rows])
-        loss = correct = count = 0.0
-        net.eval()
-        with torch.no_grad():
-            for low in range(0, len(index), EVALUATION_ROWS):
-                batch = self.data.batch(split, index[low : low + EVALUATION_ROWS])
-                inputs = {k: v.to(device) for k, v in batch.items()}
-                labels = inputs.pop("labels")
-                logits = _logits(net(spectrum=spectrum, **inputs))
-                told = self.task.totals(logits, {**inputs, "labels": labels})
-                loss, correct, count = loss + told.loss, correct + told.correct, count + told.count
+        parts = [index[low : low + EVALUATION_ROWS] for low in range(0, len(index), EVALUATION_ROWS)]
+        device = next(net.base.parameters()).device
+        batches = [{k: v.to(device) for k, v in self.data.batch(split, part).items()} for part in parts]
+        inputs = [{k: v for k, v in batch.items() if k != "labels"} for batch in batches]
+
+        def read(answer: Any, place: int) -> task_kinds.Totals:
+            return self.task.totals(answer.logits, batches[place])
+
+        if ranks is None:
+            net.eval()
+            with torch.no_grad():
+                told = [read(net(**batch), place) for place, batch in enumerate(inputs)]
+        else:
+            # one candidate at a time, since the next proposal depends on this one's value
+            told = read_population(net, [ranks], inputs, read)[0]
+        loss, correct, count = (sum(getattr(t, name) for t in told) for name in ("loss", "correct", "count"))
         return {"loss": loss / count, "accuracy": correct / count}
 
 
@@ -281,11 +298,6 @@ def _dropped(objectives: Sequence[Objective], constants: Mapping[str, float], de
         for o in objectives
         if o.name in constants
     ]
-
-
-def _logits(answer: Any) -> Tensor:
-    logits: Tensor = answer.logits
-    return logits
 
 
 def new_parameters(base: Base) -> list[nn.Parameter]:

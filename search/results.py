@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from archrank import grammar
+from archrank.grammar import ops
 from archrank.search.config import ConfigError, RunConfig, read_toml
 from archrank.search.errors import NothingFeasible
 from archrank.search.expression import parse_where
@@ -21,6 +22,7 @@ from archrank.search.tables import front_table
 from archrank.search.trial import Trial
 
 if TYPE_CHECKING:
+    from archrank.search.architecture_export import TakenNetwork
     from archrank.supernet.subnetwork import SubNetwork
 
 __all__ = ["Run", "open_run"]
@@ -97,9 +99,18 @@ class Run:
         constraints = [c for text in (*self.config.where, *texts) for c in parse_where(text, names)]
         return ParetoFront.of(latest(self.trials), self.objectives, constraints)
 
+    @property
+    def is_architecture_run(self) -> bool:
+        """Whether its candidates are networks and not adapters of a base."""
+        return self.header.get("kind") == "architectures"
+
     @cached_property
     def space(self) -> grammar.Space:
         """The space as it was searched: the run's own copy, bound to the base's modules."""
+        if self.is_architecture_run:
+            for file in self.config.ops:
+                ops.load_file(file)
+            return grammar.load(str(self.path / "space.lark")).with_input(self.header["input"])
         sites = {name: (shape[0], shape[1]) for name, shape in self.header["sites"].items()}
         return grammar.load(str(self.path / "space.lark")).bind(sites)
 
@@ -155,15 +166,23 @@ class Run:
         """
         constants = self.header["constants"]
         rows = self.records(front)
-        described = {t.id: self.describe(t) for t in front}
+        described = None if self.is_architecture_run else {t.id: self.describe(t) for t in front}
         text = front_table(rows, [(o.name, o.direction, o.unit) for o in self.objectives], described=described) + "\n"
         if constants:
             told = ", ".join(f"{name} {number(value)}" for name, value in constants.items())
             text += f"\nthe same for every candidate ({self.config.deploy}, {self.config.serve_dtype}): {told}\n"
         return text
 
-    def extract(self, trial: Trial | int) -> SubNetwork:
-        """A trial's sub-network with the weights that its values were measured with."""
+    def extract(self, trial: Trial | int) -> SubNetwork | TakenNetwork:
+        """A trial's sub-network with the weights that its values were measured with.
+
+        Of an architecture search a network: a finalist's with its trained weights, any other's with the shared weights
+        as the search left them.
+        """
+        if self.is_architecture_run:
+            from archrank.search.architecture_export import extract_network
+
+            return extract_network(self, trial)
         from archrank.search.export import extract
 
         return extract(self, trial)

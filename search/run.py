@@ -8,25 +8,28 @@ that already holds something.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from torch import nn
 
+from archrank import grammar
+from archrank.grammar import ops
 from archrank.search import candidates, summary
+from archrank.search.architecture_job import ArchitectureJob, prepare_architectures
+from archrank.search.architecture_run import ArchitecturePhases
 from archrank.search.config import ConfigError, RunConfig, read_toml, write_toml
 from archrank.search.errors import RunError
-from archrank.search.interrupt import Interrupted, Interrupts
 from archrank.search.job import SUPERNET_RUNS, Job, new_parameters, prepare
 from archrank.search.pareto import Scale
-from archrank.search.progress import Progress, open_progress
+from archrank.search.phases import Shell
 from archrank.search.results import Run, open_run
-from archrank.search.storage import Log, RunLock, StorageError, write_atomic
+from archrank.search.storage import RunLock, write_atomic
 from archrank.search.strata import Strata
 from archrank.search.study import Study
+from archrank.search.tuning import Tuned, load_tuned, tune_together
 from archrank.supernet.checkpoint import Checkpoint, adapter_tensors, load_adapters, load_tensors, save_tensors
 from archrank.supernet.net import Elastic
 from archrank.supernet.training import NonFiniteLoss, TrainPlan, train
@@ -45,14 +48,26 @@ def start(config: RunConfig) -> Run:
         )
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path}: is a file; choose a folder")
-    job = prepare(config)
-    job = replace(job, config=replace(job.config, out=str(path)))
+    job = prepared(config)
     path.mkdir(parents=True, exist_ok=True)
     with RunLock(path):
         # the copy first: a folder with a config.toml can be resumed, whatever happens next
         write_atomic(path / "space.lark", job.space.text.encode())
         write_atomic(path / "config.toml", write_toml(replace(job.config, out=None)).encode())
-        return _Phases(job, path).all()
+        return _begun(job, path).all()
+
+
+def prepared(config: RunConfig) -> Job | ArchitectureJob:
+    """Everything loaded and checked, for the kind of space that is asked for."""
+    for file in config.ops:
+        ops.load_file(file)
+    if grammar.load(config.space).is_architecture_space:
+        return prepare_architectures(config)
+    return prepare(config)
+
+
+def _begun(job: Job | ArchitectureJob, path: Path) -> Shell:
+    return _Phases(job, path) if isinstance(job, Job) else ArchitecturePhases(job, path)
 
 
 def resume(path: str | Path) -> Run:
@@ -67,7 +82,7 @@ def resume(path: str | Path) -> Run:
             done = open_run(folder)
             if done.finished:
                 return done
-        return _Phases(prepare(config), folder).all()
+        return _begun(prepared(config), folder).all()
 
 
 def _free_folder(root: Path) -> Path:
@@ -75,55 +90,26 @@ def _free_folder(root: Path) -> Path:
     return root / str(max(taken, default=0) + 1)
 
 
-class _Phases:
-    """One pass over the phases of a run."""
+class _Phases(Shell):
+    """One pass over the phases of a rank search."""
 
     def __init__(self, job: Job, path: Path) -> None:
-        self.job, self.path = job, path
-        self.log = Log.open(path / "trials.jsonl", summary.header(job))
-        self.started = time.monotonic()
-        self.before = sum(float(str(e.get("seconds", 0))) for e in self.log.events if e.get("event") == "session")
+        super().__init__(job, path, summary.header(job))
+        self.job = job
         space, config = job.space, job.config
         self.strata = Strata(space, candidates.budget_edges(space, job.net.shapes))
         self.study = Study(
             space, job.objectives, self.strata.strategy(config.strategy, job.objectives, config.seed), log=self.log
         )
-        self.scale: Scale | None = None
 
-    def all(self) -> Run:
-        """Every phase, then the report; an interruption saves and says how to go on."""
-        with ExitStack() as stack:
-            self.interrupts = stack.enter_context(Interrupts())
-            self.progress: Progress = stack.enter_context(open_progress())
-            for warning in [*self.job.warnings, *(str(d) for d in self.log.damage)]:
-                self.progress.note(warning)
-            try:
-                self._head()
-                self._supernet()
-                self._reference()
-                self._search()
-                self._rerank()
-                self._finalists()
-                self.log.event({"event": "end"})
-            except Interrupted as stop:
-                stop.args = (f"{stop}; go on with: search resume {self.path}",)
-                raise
-            except OSError as error:
-                raise StorageError(
-                    f"cannot write to {self.path}: {error.strerror or error}; every finished evaluation is kept. "
-                    f"Free some space, then go on with: search resume {self.path}"
-                ) from error
-            finally:
-                self._close()
-        run = open_run(self.path)
-        summary.write_report(run)
-        return run
-
-    def _close(self) -> None:
-        """Notes this session's seconds; on a full disk that note is the one thing that may be lost."""
-        with suppress(StorageError):
-            self.log.event({"event": "session", "seconds": round(time.monotonic() - self.started, 3)})
-        self.log.close()
+    def phases(self) -> None:
+        """Head, supernet, search, re-rank, finalists."""
+        self._head()
+        self._supernet()
+        self._reference()
+        self._search()
+        self._rerank()
+        self._finalists()
 
     # -- phases -----------------------------------------------------------------------------------------------------
 
@@ -216,24 +202,63 @@ class _Phases:
     def _tune_all(self, phase: str, stage: str, chosen: list[candidates.Trial], steps: int, seeds: int) -> None:
         done = {t.parent for t in self.study.trials if t.stage == stage}
         self.progress.phase(phase, total=len(chosen), unit="candidates")
+        files = [self.path / f"{phase}-{k}.safetensors" for k in range(seeds)]
+        together: dict[tuple[int, int], Tuned] = {}
+        if self.job.trains_together and any(parent.id not in done for parent in chosen):
+            together = self._together(stage, chosen, steps, files)
         for place, parent in enumerate(chosen, 1):
             if parent.id not in done:
-                self._tune(stage, parent, steps, seeds)
+                self._tune(stage, parent, steps, seeds, together)
             self._show(place)
+        for file in files:
+            file.unlink(missing_ok=True)
 
-    def _tune(self, stage: str, parent: candidates.Trial, steps: int, seeds: int) -> None:
-        """Trains one candidate on some seeds; its weights are on disk before its line is in the log."""
+    def _together(
+        self, stage: str, chosen: list[candidates.Trial], steps: int, files: list[Path]
+    ) -> dict[tuple[int, int], Tuned]:
+        """Every candidate that has something to train, on every seed: {(id, seed's number): what came of it}.
+
+        Those in the log already are trained again with the others, so that bits do not depend on an interruption.
+        """
+        assert self.job.config.lr is not None
+        ranks = {parent.id: self.job.ranks(self.job.space.parse(parent.text)) for parent in chosen}
+        members = [i for i, r in ranks.items() if r]
+        found: dict[tuple[int, int], Tuned] = {}
+        for k, file in enumerate(files if members else []):
+            plan = TrainPlan(steps, self.job.config.lr, seed=self._seed(stage, k))
+            each = tune_together(self.job, [ranks[i] for i in members], plan, file, f"{stage} {k}", self._tick(True))
+            found |= {(i, k): tuned for i, tuned in zip(members, each, strict=True)}
+        return found
+
+    def _seed(self, stage: str, k: int) -> int:
+        """Of the k-th training of a stage."""
+        return self.job.config.seed + 1000 * (1 + k) + (500 if stage == "final" else 0)
+
+    def _tune(
+        self,
+        stage: str,
+        parent: candidates.Trial,
+        steps: int,
+        seeds: int,
+        together: Mapping[tuple[int, int], Tuned],
+    ) -> None:
+        """Trains one candidate on some seeds, where that was not done in one pass; its weights are on disk before its
+        line is in the log.
+        """
         derivation = self.job.space.parse(parent.text)
         ranks = self.job.ranks(derivation)
         trial, told, spent = self.study.next_id, list[dict[str, float]](), 0.0
         test: dict[str, float] | None = None
         for k in range(seeds):
             net = self.job.net.sliced(ranks)
-            seed = self.job.config.seed + 1000 * (1 + k) + (500 if stage == "final" else 0)
             began = time.monotonic()
             if ranks:
                 try:
-                    self._train(f"{stage} {parent.id} {k}", net, steps, seed, quiet=True)
+                    if tuned := together.get((parent.id, k)):
+                        load_tuned(net, tuned)
+                        spent += tuned.seconds
+                    else:
+                        self._train(f"{stage} {parent.id} {k}", net, steps, self._seed(stage, k), quiet=True)
                 except NonFiniteLoss as error:
                     self.study.fail(
                         derivation, str(error), stage=stage, parent=parent.id, seconds=time.monotonic() - began
@@ -269,13 +294,6 @@ class _Phases:
     def _values(self, ranks: Mapping[str, int]) -> dict[str, float]:
         return {**self.job.score(self.job.net, "validation", ranks), **self.job.pricer.price(ranks)}
 
-    def _scaled(self) -> Scale:
-        assert self.scale is not None
-        return self.scale
-
-    def _count(self, stage: str) -> int:
-        return sum(t.stage == stage for t in self.study.trials)
-
     def _checkpoint(self, purpose: str) -> Checkpoint:
         return Checkpoint(self.path / "checkpoint.safetensors", purpose, 60 * self.job.config.save_minutes)
 
@@ -310,24 +328,3 @@ class _Phases:
             if quiet:
                 raise
             raise RunError(f"{purpose}: {error}") from None
-
-    def _tick(self, quiet: bool) -> Callable[[int, float], None]:
-        def tick(done: int, loss: float) -> None:
-            if not quiet:
-                self.progress.update(done, best=loss)
-            self._pause()
-
-        return tick
-
-    def _pause(self) -> None:
-        """The safe point: SIGTERM, Ctrl-C and --max-hours end the run here."""
-        self.interrupts.check()
-        limit = self.job.config.max_hours
-        if limit is not None and self.before + time.monotonic() - self.started > 3600 * limit:
-            raise Interrupted(75, f"stopped after --max-hours {limit}")
-
-    def _show(self, done: int) -> None:
-        points = [t for t in self.study.trials if t.state == "done"]
-        quality = self.job.objectives[0]
-        best = min((t.values[quality.name] for t in points), key=lambda v: v * quality.sign, default=None)
-        self.progress.update(done, best=best, hypervolume=self._scaled().hypervolume(points), front=None)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from archrank.search.objective import KNOWN
+from archrank.search.pareto import ParetoFront
 from archrank.search.results import Run
 from archrank.search.storage import write_atomic
+from archrank.search.trial import Trial
 
 if TYPE_CHECKING:
     from archrank.search.job import Job
     from archrank.search.report import ReportData
 
-__all__ = ["header", "verdict", "versions", "write_report"]
+__all__ = ["header", "machine", "verdict", "versions", "write_report"]
 
 
 def versions() -> dict[str, str]:
@@ -24,10 +27,20 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
 
 
-def header(job: Job) -> dict[str, object]:
-    """The first line of trials.jsonl beside its schema: all that is needed to read the run without loading a model."""
+def machine(device: str) -> dict[str, object]:
+    """What computes."""
     import torch
 
+    return {
+        "processor": platform.machine(),
+        "system": platform.system(),
+        "threads": torch.get_num_threads(),
+        "device": device,
+    }
+
+
+def header(job: Job) -> dict[str, object]:
+    """The first line of trials.jsonl beside its schema: all that is needed to read the run without loading a model."""
     return {
         "seed": job.config.seed,
         "versions": versions(),
@@ -49,12 +62,7 @@ def header(job: Job) -> dict[str, object]:
             "batch": job.config.serve_batch,
             "devices": list(job.config.hw),
         },
-        "machine": {
-            "processor": platform.machine(),
-            "system": platform.system(),
-            "threads": torch.get_num_threads(),
-            "device": job.config.device,
-        },
+        "machine": machine(job.config.device),
         "warnings": list(job.warnings),
     }
 
@@ -68,6 +76,8 @@ def verdict(run: Run) -> str:
         return f"No candidate meets the constraints: {len(run.trials)} evaluations, none feasible."
     quality, knee = run.objectives[0].name, front.knee()
     best = front.best(quality)
+    if run.is_architecture_run:
+        return _networks_verdict(run, front)
     stages = sorted({t.stage for t in front}, key=["inherited", "reranked", "final"].index)
     largest = float(run.event("reference").get("r_max", {}).get("adapter_params", 0))
     share = f" ({knee.values['adapter_params'] / largest:.0%} of a uniform r_max)" if largest else ""
@@ -78,6 +88,28 @@ def verdict(run: Run) -> str:
         f"has {quality} {knee.values[quality]:.3g} with "
         f"{knee.values['adapter_params']:,.0f}{share}."
     )
+
+
+def _networks_verdict(run: Run, front: ParetoFront) -> str:
+    """Trained and inherited values apart: they are not comparable."""
+    quality = run.objectives[0]
+    final = [t for t in front if t.stage == "final"]
+    told = f"{len(front)} points, {len(final)} of them trained from scratch"
+    if not final:
+        return f"{told}."
+    best = min(final, key=lambda t: quality.sign * t.values[quality.name])
+    tested = best.extra.get("test")
+    test = f", test {quality.name} {tested[quality.name]:.3g}" if isinstance(tested, dict) else ""
+    costs = ", ".join(f"{o.name} {best.values[o.name]:.4g}" for o in run.objectives[1:])
+    return (
+        f"{told}: the best of these, trial {best.id}, has {quality.name} {best.values[quality.name]:.3g} (mean of "
+        f"{len(_seeds(best))} seeds{test}) with {costs or 'no other objective'}."
+    )
+
+
+def _seeds(trial: Trial) -> list[object]:
+    seeds = trial.extra.get("seeds")
+    return seeds if isinstance(seeds, list) else [trial.values]
 
 
 def write_report(run: Run, path: Path | None = None) -> Path:
@@ -99,6 +131,23 @@ def hypervolume_curve(run: Run) -> list[tuple[int, float]]:
     return [(n, run.scale.hypervolume(priced[:n])) for n in range(1, len(priced) + 1)]
 
 
+def _pictures(run: Run, trials: list[int]) -> dict[int, str]:
+    """Drawings of networks; one that is too large to draw is left out."""
+    from archrank.search.drawing import DrawingError, svg
+
+    found: dict[int, str] = {}
+    for number in trials if run.is_architecture_run else ():
+        with suppress(DrawingError):
+            found[number] = svg(run.space.elaborate(run.space.parse(run.trial(number).text)))
+    return found
+
+
+def _base_name(run: Run) -> str:
+    if run.is_architecture_run:
+        return ""
+    return str(run.header["base"]["name"]) if run.config.base else "digits_vit, which ships with archrank"
+
+
 def report_data(run: Run) -> ReportData:
     """The run as the plain values that the page shows."""
     from archrank.search.report import Constant, ReportData
@@ -114,13 +163,13 @@ def report_data(run: Run) -> ReportData:
         if spent := sum(t.seconds for t in run.trials if t.stage == stage):
             phases[{"inherited": "search", "reranked": "re-rank", "final": "finalists"}[stage]] = spent
     return ReportData(
-        title=f"{head['space']} on {Path(head['base']['name']).name}",
+        title=f"{head['space']} on {Path(head['data' if run.is_architecture_run else 'base']['name']).name}",
         objectives=[(o.name, o.direction, o.unit) for o in run.objectives],
         trials=run.records(run.trials),
         front=[t.id for t in front],
         verdict=run.verdict,
         task=run.config.task or "",
-        base=head["base"]["name"] if run.config.base else "digits_vit, which ships with archrank",
+        base=_base_name(run),
         data=head["data"]["name"],
         device=", ".join(head["deploy"]["devices"]),
         chosen=chosen,
@@ -128,8 +177,9 @@ def report_data(run: Run) -> ReportData:
         reference={
             n: v for n, v in run.event("reference").get("values", {}).items() if n in {o.name for o in run.objectives}
         },
-        ranks={t.id: run.ranks(t) for t in front},
+        ranks={} if run.is_architecture_run else {t.id: run.ranks(t) for t in front},
         modules=list(head["sites"]),
+        pictures=_pictures(run, list(dict.fromkeys(chosen.values()))),
         constants=[
             Constant(n, v, units.get(n.split("@")[0], ""), f"{deploy}: the same for every rank, not an objective")
             for n, v in head["constants"].items()

@@ -17,16 +17,19 @@ from archrank.search.drawing.picture import percent
 __all__ = ["Joins", "chart", "joins", "rates", "size", "sizes"]
 
 SAMPLES = 300
+LARGEST = 1000
+"""Size of the largest sample that is built: above it, networks of a space without a bound have millions of ops."""
 _BINS, _WIDTH = 12, 40
 
 
 @dataclass(frozen=True, slots=True)
 class Joins:
-    """Of `samples` networks: how their branches were joined (free, goal, fallback: {name: number}), how many networks
-    each op is in, the largest parameters and FLOPs, the median ones.
+    """Of `samples` networks, of size at most `most` where larger ones were left out: how their branches were joined
+    ({free, goal, fallback: number}), how many networks each op is in, parameters and FLOPs as (median, largest).
     """
 
     samples: int
+    most: int | None
     closed: dict[str, int]
     ops: dict[str, int]
     params: tuple[int, int]
@@ -57,6 +60,8 @@ def sizes(space: Space) -> list[tuple[int, int, float]]:
     low, high = int(found[0]), int(found[-1])
     if low == high:
         return []
+    if len(found) <= _BINS:
+        return [(n, n, float(probabilities[n])) for n in found.tolist()]
     edges = np.unique(np.geomspace(low + 1, high + 2, _BINS + 1).round().astype(int) - 1)
     return [
         (int(a), int(b) - 1, float(probabilities[a:b].sum()))
@@ -66,15 +71,25 @@ def sizes(space: Space) -> list[tuple[int, int, float]]:
 
 def joins(space: Space, samples: int = SAMPLES) -> Joins | None:
     """What a few hundred seeded samples of an architecture space are like; None elsewhere."""
-    engine = space.trees() if space.is_architecture_space else None
-    if not isinstance(engine, TypedTrees):
+    if not space.is_architecture_space:
         return None
+    high, most = space.trees().high, None
+    if high is None or high > LARGEST:
+        most = max(LARGEST, space.trees().skeleton.smallest[space.trees().skeleton.start])
+        space = space.within(size=(None, most))
+    engine = space.trees()
+    assert isinstance(engine, TypedTrees)
     before = Counter(engine.counts)
     drawn = [space.elaborate(d) for d in space.sample(np.random.default_rng(0), samples)]
     closed = {name: engine.counts[name] - before[name] for name in ("free", "goal", "fallback")}
     used = Counter(name for a in drawn for name in {op.op for op in a.ops})
     return Joins(
-        samples, closed, dict(used.most_common()), _middle([a.params for a in drawn]), _middle([a.flops for a in drawn])
+        samples,
+        most,
+        closed,
+        dict(used.most_common()),
+        _middle([a.params for a in drawn]),
+        _middle([a.flops for a in drawn]),
     )
 
 

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from archrank.supernet import policies as policies
+    from archrank.supernet.bank import Bank
     from archrank.supernet.evaluation import evaluation_methods
     from archrank.supernet.net import Config, Elastic, elastic
     from archrank.supernet.networks import Network, build
+    from archrank.supernet.population_training import train_population
     from archrank.supernet.subnetwork import SubNetwork
     from archrank.supernet.tracing import workload
 
 __all__ = [
+    "Bank",
     "Config",
     "Elastic",
     "Network",
@@ -24,10 +27,12 @@ __all__ = [
     "elastic",
     "evaluation_methods",
     "policies",
+    "train_population",
     "workload",
 ]
 
 _HOME = {
+    "Bank": "bank",
     "Config": "net",
     "Elastic": "net",
     "Network": "networks",
@@ -35,6 +40,7 @@ _HOME = {
     "elastic": "net",
     "evaluation_methods": "evaluation",
     "SubNetwork": "subnetwork",
+    "train_population": "population_training",
     "workload": "tracing",
 }
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +64,7 @@ class Checkpoint:
     purpose: str
     every_seconds: float
 
-    def save(self, step: int, parameters: list[nn.Parameter], optimizer: optim.Optimizer, seconds: float) -> None:
+    def save(self, step: int, parameters: Sequence[Tensor], optimizer: optim.Optimizer, seconds: float) -> None:
         """Parameters, Adam's moments, the step (random numbers and the data position follow from it) and the seconds
         spent.
         """
@@ -75,7 +75,7 @@ class Checkpoint:
                 tensors[f"p{i}.{key}"] = value
         save_tensors(self.path, tensors, {"purpose": self.purpose, "step": step, "seconds": seconds})
 
-    def load(self, parameters: list[nn.Parameter], optimizer: optim.Optimizer) -> tuple[int, float]:
+    def load(self, parameters: Sequence[Tensor], optimizer: optim.Optimizer) -> tuple[int, float]:
         """(steps done, seconds spent) after restoring, (0, 0) where there is nothing to restore."""
         if not self.path.exists():
             return 0, 0.0

@@ -1,42 +1,237 @@
-"""What a population of sub-networks loses on a data set, with the weights they share."""
+"""What a population of sub-networks loses on a data set, with the weights they share.
+
+Every method gives the loop's losses; docs/supernet.md says when each is the fastest.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from archrank.supernet import costs
+from archrank.supernet.chain import NoChain
+from archrank.supernet.fingerprint import fingerprint
+from archrank.supernet.population import Population, Vector, Way, distinct_nodes
+from archrank.supernet.racing import Race, Raced, RaceError, dropped, looks
+
 if TYPE_CHECKING:
     from archrank.supernet.net import Config, Elastic
 
-__all__ = ["evaluate", "evaluation_methods"]
+__all__ = ["EvaluationError", "evaluate", "evaluation_methods", "race_population", "read_population"]
+
+T = TypeVar("T")
+
+STATE_BYTES = 1 << 28
+"""Hidden states in flight."""
+WEIGHT_BYTES = 1 << 30
+"""Merged weights at a time."""
+
+
+class EvaluationError(ValueError):
+    """A population that cannot be evaluated as asked."""
 
 
 def evaluation_methods() -> tuple[str, ...]:
-    """The exact ways to evaluate a population: `loop` runs one sub-network after the other."""
-    return ("loop",)
+    """The exact ways to evaluate a population.
+
+    `loop` runs one sub-network after the other; `gated` stacks candidates along the rows, one gate row each;
+    `premerged` runs W + ΔW, merged in fp32 once for each module and rank; `resume` runs a candidate from the first
+    layer in which it differs from one that was run before, in this call or an earlier one. The last three run a prefix
+    that candidates share once.
+    """
+    return ("loop", "gated", "premerged", "resume")
 
 
 def evaluate(
-    net: Elastic, configs: Sequence[Config], data: Sequence[Mapping[str, Tensor]], method: str = "auto"
+    net: Elastic,
+    configs: Sequence[Config],
+    data: Sequence[Mapping[str, Tensor]],
+    method: str = "auto",
+    race: Race | None = None,
 ) -> Tensor:
-    """`(n,)` mean losses: Σ rows · loss(batch) / Σ rows for each configuration, in fp64; the base model's own loss."""
-    if method not in ("auto", *evaluation_methods()):
-        raise ValueError(f"no evaluation method {method!r}; there are: auto, {', '.join(evaluation_methods())}")
-    was_training = net.training
-    net.eval()
-    device = next(net.base.parameters()).device
-    batches = [{k: v.to(device) for k, v in batch.items()} for batch in data]
-    rows = torch.tensor([len(batch["labels"]) for batch in batches], dtype=torch.float64)
-    losses = torch.zeros(len(configs), dtype=torch.float64)
-    try:
-        with torch.no_grad():
-            for i, config in enumerate(configs):
-                spectrum = net.spectrum_of(net.ranks(config)).to(device)
-                each = [float(getattr(net(spectrum=spectrum, **batch), "loss")) for batch in batches]  # noqa: B009
-                losses[i] = (rows * torch.tensor(each, dtype=torch.float64)).sum() / rows.sum()
-    finally:
-        net.train(was_training)
-    return losses
+    """`(n,)` mean losses: Σ rows · loss(batch) / Σ rows for each configuration, in fp64; the base model's own loss.
+
+    `race`: hopeless candidates are stopped early and get inf (`race_population` has their estimates). Errors:
+    EvaluationError for an unknown method, a method that this base does not allow, data without labels or rows;
+    ConfigurationError for a configuration that the net does not hold.
+    """
+    if race is not None:
+        raced = race_population(net, configs, data, race, method)
+        return torch.where(raced.dropped, torch.inf, raced.losses)
+    rows = _rows(data)
+    each = read_population(net, configs, data, _loss, method)
+    return torch.stack([_stacked(row) @ rows / rows.sum() for row in each]) if configs else rows[:0]
+
+
+def read_population(
+    net: Elastic,
+    configs: Sequence[Config],
+    data: Sequence[Mapping[str, Tensor]],
+    read: Callable[[Any, int], T],
+    method: str = "auto",
+) -> list[list[T]]:
+    """`read(answer, place of the batch)` of the base's answer for each configuration (outer) and batch (inner), without
+    gradients, in evaluation mode.
+    """
+    with _Evaluator(net, method, data).opened() as evaluator:
+        vectors = evaluator.vectors(configs)
+        columns = [evaluator.batch(vectors, i, batch, read) for i, batch in enumerate(data)]
+    return [list(row) for row in zip(*columns, strict=True)] if configs else []
+
+
+def race_population(
+    net: Elastic, configs: Sequence[Config], data: Sequence[Mapping[str, Tensor]], race: Race, method: str = "auto"
+) -> Raced:
+    """Evaluates block by block and drops candidates as `race` says; survivors get their whole-set means."""
+    if race.costs is not None and len(race.costs) != len(configs):
+        raise RaceError(f"{len(race.costs)} tuples of costs for {len(configs)} configurations: give one for each")
+    _rows(data)
+    blocks = [part for batch in data for part in _parts(batch, race.block_rows)]
+    order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(race.seed)).tolist()
+    blocks = [blocks[i] for i in order]
+    rows = _rows(blocks)
+    n, stops = len(configs), set(looks(len(blocks)))
+    seen = torch.zeros(n, len(blocks), dtype=torch.float64)
+    spent, beaten_by = torch.zeros(n, dtype=torch.int64), torch.full((n,), -1)
+    ended = torch.full((n,), len(blocks))
+    with _Evaluator(net, method, blocks).opened() as evaluator:
+        vectors = evaluator.vectors(configs)
+        for k, block in enumerate(blocks, 1):
+            alive = (beaten_by < 0).nonzero().flatten()
+            seen[alive, k - 1] = _stacked(evaluator.batch([vectors[i] for i in alive.tolist()], k - 1, block, _loss))
+            spent[alive] += int(rows[k - 1])
+            if k in stops:
+                verdict = dropped(seen[:, :k], beaten_by < 0, len(blocks), race)
+                ended[verdict >= 0] = k
+                beaten_by = torch.where(verdict >= 0, verdict, beaten_by)
+    losses = seen @ rows / rows.sum()
+    # a rival was dropped later than the one it beat, or not at all: its own estimate is ready first
+    for i in sorted((beaten_by >= 0).nonzero().flatten().tolist(), key=lambda i: -int(ended[i])):
+        k, rival = int(ended[i]), int(beaten_by[i])
+        losses[i] = losses[rival] + (seen[i, :k] - seen[rival, :k]) @ rows[:k] / rows[:k].sum()
+    return Raced(losses, spent, beaten_by >= 0)
+
+
+class _Evaluator:
+    """One call: the way that was picked, and what its batches share."""
+
+    def __init__(self, net: Elastic, method: str, data: Sequence[Mapping[str, Tensor]]) -> None:
+        if method not in ("auto", *evaluation_methods()):
+            raise EvaluationError(
+                f"no evaluation method {method!r}; there are: auto, {', '.join(evaluation_methods())}"
+            )
+        self.net, self.method = net, method
+        self.device = next(net.base.parameters()).device
+        self.population: Population | None = None
+        self.stackable = False
+        self.way: Way | None = None
+        self.first = data[0] if data else {}
+
+    @contextmanager
+    def opened(self) -> Iterator[_Evaluator]:
+        """Evaluation mode without gradients; every module's mode is put back."""
+        modes = [(m, m.training) for m in self.net.modules() if m.training]
+        self.net.eval()
+        try:
+            with torch.no_grad():
+                if self.method != "loop":
+                    self._prepare()
+                yield self
+        finally:
+            for module, mode in modes:
+                module.training = mode
+
+    def _prepare(self) -> None:
+        net = self.net
+        try:
+            chain, self.stackable = net.chain(self._moved(self.first))
+        except NoChain as reason:
+            if self.method == "auto":
+                return
+            raise EvaluationError(
+                f"method {self.method!r} runs a base layer by layer, and this {type(net.base).__name__} does not allow "
+                f"it: {reason}; use method='loop' or 'auto'"
+            ) from None
+        if self.method == "gated" and not self.stackable:
+            raise EvaluationError(
+                f"method 'gated' stacks candidates along the rows, and layers of this {type(net.base).__name__} do not "
+                "see the batch as their first dimension; use method='resume' or 'auto'"
+            )
+        self.population = Population(
+            chain, net.targets, [a for _, a in net.items()], net.states, STATE_BYTES, WEIGHT_BYTES
+        )
+        net.states.at(fingerprint([*net.base.parameters(), *net.base.buffers(), *net.adapters.parameters()]))
+
+    def vectors(self, configs: Sequence[Config]) -> list[Vector]:
+        """Configurations as ranks in model order."""
+        each = [self.net.ranks(config) for config in configs]
+        return [tuple(ranks.get(name, 0) for name in self.net.names) for ranks in each]
+
+    def batch(
+        self, vectors: Sequence[Vector], place: int, batch: Mapping[str, Tensor], read: Callable[[Any, int], T]
+    ) -> list[T]:
+        """`read` for each candidate on one batch."""
+        if not vectors:
+            return []
+        inputs = self._moved(batch)
+        if self.population is None:
+            return [read(self.net(spectrum=self._spectrum(v), **inputs), place) for v in vectors]
+        if self.way is None:
+            # once for all batches: a way of its own for each would be another rounding in each
+            self.way = self._pick(vectors, inputs)
+        key = fingerprint(inputs[k] for k in sorted(inputs)) if self.way.keep else place
+        return self.population.run(vectors, inputs, key, lambda answer: read(answer, place), self.way)
+
+    def _pick(self, vectors: Sequence[Vector], inputs: Mapping[str, Tensor]) -> Way:
+        assert self.population is not None
+        chain = self.population.chain
+        first = chain.record(inputs).first
+        tokens = first.numel() // max(1, first.shape[-1])
+        if self.method == "auto":
+            return costs.choose(self.device.type, tokens, distinct_nodes(chain, vectors), stackable=self.stackable)
+        if self.method == "gated":
+            return Way(copies=costs.copies(self.device.type, tokens))
+        return Way(merged=self.method == "premerged", keep=True)
+
+    def _spectrum(self, vector: Vector) -> Tensor:
+        return self.net.spectrum_of(dict(zip(self.net.names, vector, strict=True))).to(self.device)
+
+    def _moved(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {k: v.to(self.device) for k, v in batch.items()}
+
+
+def _loss(answer: Any, place: int) -> Tensor:
+    loss = getattr(answer, "loss", None)
+    if not isinstance(loss, Tensor):
+        raise EvaluationError(
+            f"the base answers with a {type(answer).__name__} without a loss: population losses are the base's own, so "
+            "it has to return .loss when it is given labels"
+        )
+    return loss
+
+
+def _stacked(losses: Sequence[Tensor]) -> Tensor:
+    """One read of the device for all."""
+    return torch.stack(list(losses)).double().cpu()
+
+
+def _rows(data: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """Rows of each batch, fp64."""
+    for i, batch in enumerate(data):
+        if "labels" not in batch:
+            raise EvaluationError(
+                f"batch {i} has {', '.join(sorted(batch)) or 'nothing'}, and no labels: add them, one for each row"
+            )
+    rows = torch.tensor([len(batch["labels"]) for batch in data], dtype=torch.float64)
+    if not rows.sum() > 0:
+        raise EvaluationError(f"{len(data)} batches with no row in them: there is nothing to evaluate on")
+    return rows
+
+
+def _parts(batch: Mapping[str, Tensor], rows: int) -> list[Mapping[str, Tensor]]:
+    total = len(batch["labels"])
+    return [{k: v[low : low + rows] for k, v in batch.items()} for low in range(0, total, rows)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,17 @@ from torch.utils.hooks import RemovableHandle
 from archrank import grammar
 from archrank.supernet import adapters
 from archrank.supernet.adapters.base import AdapterFamily
+from archrank.supernet.states import StateCache
 from archrank.supernet.subnetwork import SubNetwork
 
+if TYPE_CHECKING:
+    from archrank.supernet.chain import Chain, NoChain
+    from archrank.supernet.racing import Race
+
 __all__ = ["Config", "ConfigurationError", "Elastic", "elastic"]
+
+KEPT_BYTES = 1 << 28
+"""Hidden states that a net keeps between two evaluations."""
 
 Config = Mapping[str, int] | grammar.Derivation
 """A sub-network: {module: rank} (rank 0 or absent: left alone) or a derivation of the net's space."""
@@ -85,6 +94,8 @@ class Elastic(nn.Module):
         self._targets = [base.get_submodule(name) for name in self.names]
         self.r_max = max((a.rank for a in store.values()), default=1)
         self._selected: Tensor | None = None
+        self.states = StateCache(KEPT_BYTES)
+        self._chain: tuple[Chain, bool] | NoChain | None = None
         # shared with slices: the net and spectrum of the last forward, which a checkpointed layer is recomputed under
         self._live: list[tuple[Elastic, Tensor | None]] = [(self, None)]
         device = next(base.parameters()).device
@@ -198,14 +209,42 @@ class Elastic(nn.Module):
         factors = {name: adapter.lora_factors() for name, adapter in self.sliced(config).items()}
         return SubNetwork(self.base, factors)
 
-    def evaluate(self, configs: Sequence[Config], data: Sequence[Mapping[str, Tensor]], method: str = "auto") -> Tensor:
+    def evaluate(
+        self,
+        configs: Sequence[Config],
+        data: Sequence[Mapping[str, Tensor]],
+        method: str = "auto",
+        race: Race | None = None,
+    ) -> Tensor:
         """`(n,)` mean losses over the rows of `data` (batches with labels), one for each configuration; fp64.
 
-        Methods: `evaluation_methods()`; `auto` picks one. The selection and the training mode are left as they were.
+        Methods: `evaluation_methods()`; `auto` picks one. `race`: stops hopeless candidates early, whose entries are
+        inf. The selection and the training mode are left as they were.
         """
         from archrank.supernet.evaluation import evaluate
 
-        return evaluate(self, configs, data, method)
+        return evaluate(self, configs, data, method, race)
+
+    @property
+    def targets(self) -> Sequence[nn.Module]:
+        """The base's bound modules, in model order."""
+        return self._targets
+
+    def chain(self, batch: Mapping[str, Tensor]) -> tuple[Chain, bool]:
+        """The base as a chain of layers, and whether candidates may be stacked along the rows; found and checked once.
+
+        NoChain where it is none, or where running it layer by layer does not repeat its own forward to the bit.
+        """
+        if self._chain is None:
+            from archrank.supernet.chain import NoChain, checked_chain
+
+            try:
+                self._chain = checked_chain(self, batch)
+            except NoChain as reason:
+                self._chain = reason
+        if isinstance(self._chain, tuple):
+            return self._chain
+        raise self._chain
 
 
 def _branch(adapter: AdapterFamily, c: Tensor | None) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:

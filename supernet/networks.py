@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from archrank.grammar import Architecture, OpNode
+from archrank.grammar import Architecture, OpNode, Space
 from archrank.grammar.signatures import Shape
 from archrank.grammar.user_ops import module_class
 from archrank.supernet import builders
 
-__all__ = ["BuildError", "Network", "build", "op_module"]
+__all__ = ["BuildError", "Network", "build", "buildable", "op_module"]
 
 
 class BuildError(ValueError):
@@ -90,6 +90,11 @@ def op_module(node: OpNode, inputs: tuple[Shape, ...]) -> nn.Module:
             f"supernet/builders/{node.op}.py"
         )
     return builders.load(node.op)(inputs, node)
+
+
+def buildable(space: Space) -> list[str]:
+    """The ops of an architecture space that have no torch module; [] where every candidate can be built."""
+    return [name for name in space.op_names() if module_class(name) is None and name not in builders.available()]
 
 
 def build(architecture: Architecture, seed: int | None = None) -> Network:

@@ -23,7 +23,7 @@ from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.net import Elastic
 from archrank.supernet.policies.base import Policy, counter_uniform
 
-__all__ = ["Batches", "LossFunction", "NonFiniteLoss", "TrainPlan", "train"]
+__all__ = ["LOOK_EVERY", "Batches", "LossFunction", "NonFiniteLoss", "Tick", "TrainPlan", "train"]
 
 Batches = Callable[[int], tuple[Mapping[str, Tensor], NDArray[np.int64]]]
 """step -> (batch with labels, the global sample index of each row)."""
@@ -90,6 +90,7 @@ def train(
     first, before = checkpoint.load(trained, optimizer) if checkpoint else (0, 0.0)
     start = saved = time.monotonic()
     net.train()
+    net.states.clear()  # of no use under weights that move
     with _only(net, trained), _forked(device):
         for step in range(first, plan.steps):
             torch.manual_seed(int(counter_uniform(plan.seed, step, 7) * 2**53))

@@ -26,7 +26,8 @@ def show_outcome(run: Run, *, as_json: bool) -> int:
         print(run.table(front), end="")
         print(f"\n{run.verdict}")
         print(f"\nreport   {run.path / 'report.html'}")
-        print(f"extract  search extract {run.path} --pick knee --as peft --out adapter/")
+        form, out = ("torch", "network/") if run.is_architecture_run else ("peft", "adapter/")
+        print(f"extract  search extract {run.path} --pick knee --as {form} --out {out}")
     if not len(front):
         print(
             f"search: nothing meets the constraints; see {run.path / 'report.html'} for what was tried", file=sys.stderr

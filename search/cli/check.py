@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -48,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
 def _told(space: Space, size: int | None) -> Iterator[str]:
     from archrank.search import survey
 
-    counted = ", shapes and costs not asked for" if space.is_architecture_space else ""
+    costs = [name for name in space.bounds if name not in ("size", "depth")] if space.is_architecture_space else []
+    counted = f"; those above the bounds on {' and '.join(costs)} are counted as well" if costs else ""
     sites = f" on {len(space.sites)} modules" if space.sites else ""
     yield f"{space.name}: {_human(size)} candidates{sites}{counted}"
     if space.input is not None:
@@ -76,7 +78,7 @@ def _samples(space: Space) -> Iterator[str]:
         return
     if found is None:
         return
-    yield f"{found.samples} samples:"
+    yield f"{found.samples} samples" + (f" of size at most {found.most:,}:" if found.most else ":")
     yield f"  parameters: half up to {found.params[0]:,}, largest {found.params[1]:,}"
     yield f"  FLOPs: half up to {found.flops[0]:,}, largest {found.flops[1]:,}"
     whole = sum(found.closed.values())
@@ -92,4 +94,4 @@ def _samples(space: Space) -> Iterator[str]:
 def _human(size: int | None) -> str:
     if size is None:
         return "infinitely many"
-    return f"{size:,}" if size < 10**9 else f"about 10^{len(str(size)) - 1}"
+    return f"{size:,}" if size < 10**9 else f"about 10^{int(math.log10(size))}"

@@ -10,7 +10,7 @@ from archrank.search.cli._options import add_json, print_json
 SUMMARY = "export one point of the front, reload it with stock PEFT or transformers, compare"
 EXAMPLES = """
 search extract runs/1 --pick knee --as peft --out adapter/
-search extract runs/1 --pick best:loss --where "adapter_params <= 10k" --as merged --out model/
+search extract runs/2 --pick best:loss --where "latency_ms <= 3" --as torch --out network/
 """
 
 
@@ -24,9 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as",
         dest="form",
-        default="peft",
-        choices=["peft", "merged", "uniform"],
-        help="peft: a rank for each module; uniform: padded with zeros to one rank; merged: a transformers folder",
+        default=None,
+        choices=["peft", "merged", "uniform", "torch", "onnx"],
+        help="adapters: peft, a rank for each module (default); uniform, padded with zeros to one rank; merged, a "
+        "transformers folder. Networks: torch, a torch.export program and weights (default); onnx",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write; must be empty or absent")
     add_json(parser)
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     run = open_run(args.run)
     for warning in run.warnings:
         print(f"search extract: {warning}", file=sys.stderr)
-    taken = take_home(run, pick=args.pick, where=args.where, form=args.form, out=args.out)
+    form = args.form or ("torch" if run.is_architecture_run else "peft")
+    taken = take_home(run, pick=args.pick, where=args.where, form=form, out=args.out)
     if args.json:
         print_json(taken.to_json())
     else:

@@ -9,8 +9,8 @@ from archrank.search.config import ConfigError
 
 SUMMARY = "train a supernet once, search the space, leave a Pareto front"
 EXAMPLES = """
-search run lora_ranks --hw a100
-search run my_space.lark --base ./minilm --data ./sst2 --hw a100 --trials 200 --out runs/1
+search run lora_ranks --base ./minilm --data ./sst2 --hw a100 --trials 200 --out runs/1
+search run einspace --data digits --hw a100 --objective loss --objective latency_ms
 """
 
 

@@ -56,8 +56,8 @@ def rank_ascii(bars: Sequence[Bar], title: str = "", width: int = 100) -> str:
 
 def eighths(length: float) -> str:
     """A bar of so many characters, to an eighth."""
-    whole, rest = divmod(round(length * 8), 8)
-    return "█" * whole + ("", *"▏▎▍▌▋▊▉")[rest]
+    whole = round(length * 8)
+    return "█" * (whole // 8) + ("▏▎▍▌▋▊▉"[whole % 8 - 1] if whole % 8 else "")
 
 
 def _most(bars: Sequence[Bar]) -> int:

@@ -8,7 +8,7 @@ from math import gcd
 
 from archrank.grammar.architecture import Architecture
 from archrank.grammar.signatures import Join, Shape, Split
-from archrank.search.drawing.picture import INPUT, Frame, Picture, Row, shown_arguments
+from archrank.search.drawing.picture import INPUT, Frame, Picture, Row
 from archrank.search.drawing.repeats import repeats
 
 
@@ -130,7 +130,7 @@ def merge(architecture: Architecture) -> Merged:
             found.counts[place] += not split or node.arguments[-2] == 0
             continue
         takes = architecture.input if not reads or reads[0] == INPUT else found.rows[reads[0]].shape
-        text = shown_arguments(arguments) + (f" → {node.arguments[-1]}" if split else "")
+        text = ",".join(map(str, arguments)) + (f" → {node.arguments[-1]}" if split else "")
         ordered = isinstance(signature, Join) and not signature.commutative
         found.rows.append(Row(node.op, text.lstrip(), takes, node.shape, node.params, node.flops, 1, ordered))
         found.reads.append(reads)

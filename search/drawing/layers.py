@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right, insort
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -13,7 +14,7 @@ from archrank.search.drawing.picture import DrawingError
 MOST_POINTS = 20_000
 """Boxes and places that arrows pass, in one drawing."""
 _SWEEPS = 8
-_REAL, _MIXED, _STRAIGHT = 4.0, 0.002, 0.004  # arrows that pass give way: they are made straight at the end
+_REAL, _PASSING = 4.0, 0.002  # arrows that pass give way: they are made straight at the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,10 @@ def arranged(
     layer = [0] * len(widths)
     for source, target in sorted(edges, key=lambda edge: edge[1]):
         layer[target] = max(layer[target], layer[source] + 1)
-    chains, keys, at = _chains(layer, edges, len(widths))
+    leaving = Counter(source for source, _ in edges)
+    chains, keys, at = _chains(layer, edges, len(widths), leaving)
+    # an arrow from a fork only passes by; one from a branch is that branch going on
+    solid = [True] * len(widths) + [leaving[chain[0]] == 1 for chain in chains for _ in chain[1:-1]]
     rows: list[list[int]] = [[] for _ in range(max(layer) + 1)]
     for node in sorted(range(len(at)), key=lambda node: keys[node]):
         rows[at[node]].append(node)
@@ -55,7 +59,7 @@ def arranged(
     rows = _ordered(rows, links)
     every = [*widths, *[0.0] * (len(at) - len(widths))]
     apart = [_distances(row, every, len(widths), spacing) for row in rows]
-    centres = _positions(rows, links, every, len(widths), apart)
+    centres = _positions(rows, links, solid, apart)
     _straighten(rows, chains, ports, centres, apart)
     left = min(centres[node] - every[node] / 2 for row in rows for node in row)
     centres = [centre - left for centre in centres]
@@ -63,13 +67,10 @@ def arranged(
 
 
 def _chains(
-    layer: Sequence[int], edges: Sequence[tuple[int, int]], count: int
+    layer: Sequence[int], edges: Sequence[tuple[int, int]], count: int, leaving: Counter[int]
 ) -> tuple[list[list[int]], list[float], list[int]]:
     """The nodes of each edge, a key that orders nodes of a layer at first, and the layer of every node."""
     at, keys = list(layer), [float(i) for i in range(count)]
-    leaving = [0] * count
-    for source, _ in edges:
-        leaving[source] += 1
     chains = []
     for source, target in edges:
         between = range(layer[source] + 1, layer[target])
@@ -139,12 +140,11 @@ def _crossings(rows: Sequence[Sequence[int]], links: _Links) -> int:
 def _positions(
     rows: Sequence[Sequence[int]],
     links: _Links,
-    widths: Sequence[float],
-    boxes: int,
+    solid: Sequence[bool],
     apart: Sequence[Sequence[float]],
 ) -> list[float]:
     """Each layer in turn as near to its neighbours as its order allows, down and up."""
-    x = [0.0] * len(widths)
+    x = [0.0] * len(solid)
     for row, distances in zip(rows, apart, strict=True):
         for node, at in zip(row, accumulate(distances, initial=-sum(distances) / 2), strict=True):
             x[node] = at
@@ -152,7 +152,7 @@ def _positions(
         down = sweep % 2 == 0
         for k in range(len(rows)) if down else range(len(rows) - 1, -1, -1):
             near = links.above if down else links.below
-            wanted = [_wanted(node, near[node], x, boxes) for node in rows[k]]
+            wanted = [_wanted(node, near[node], x, solid) for node in rows[k]]
             found = spread([w for w, _ in wanted], [weight for _, weight in wanted], apart[k])
             for node, value in zip(rows[k], found, strict=True):
                 x[node] = value
@@ -167,13 +167,14 @@ def _distances(row: Sequence[int], widths: Sequence[float], boxes: int, spacing:
     ]
 
 
-def _wanted(node: int, near: Sequence[tuple[int, float]], x: Sequence[float], boxes: int) -> tuple[float, float]:
-    """Where a node would like to stand, and how much: in line with boxes rather than with arrows that only pass."""
+def _wanted(
+    node: int, near: Sequence[tuple[int, float]], x: Sequence[float], solid: Sequence[bool]
+) -> tuple[float, float]:
+    """Where a node would like to stand, and how much: in line with branches rather than with arrows that only pass."""
     if not near:
         return x[node], 0.1
-    real = [(other, shift) for other, shift in near if other < boxes] if node < boxes else []
-    straight = node >= boxes and near[0][0] >= boxes
-    weight = _STRAIGHT if straight else _REAL * len(real) if real else _MIXED
+    real = [(other, shift) for other, shift in near if solid[other]] if solid[node] else []
+    weight = _REAL * len(real) if real else _PASSING
     return _mean([x[other] + shift for other, shift in real or near], 0.0), weight
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from archrank.grammar.signatures import Argument, Shape
+from archrank.grammar.errors import shortened
+from archrank.grammar.signatures import Shape
 
+_LONGEST = 24  # characters of arguments in a picture
 INPUT = -1
 """The place of a picture's input among the reads of its items."""
 
@@ -30,8 +32,18 @@ class Row:
     ordered: bool = False
 
     @property
+    def shown(self) -> str:
+        """The arguments as they stand in the picture: cut where they are long."""
+        return shortened(self.arguments, _LONGEST)
+
+    @property
     def word(self) -> str:
         """The op as it is written in the picture."""
+        return f"{self.op} {self.shown}".rstrip()
+
+    @property
+    def full(self) -> str:
+        """The op with all its arguments."""
         return f"{self.op} {self.arguments}".rstrip()
 
 
@@ -87,12 +99,6 @@ def shown_shape(shape: Shape) -> str:
     return "×".join(map(str, shape))
 
 
-def shown_arguments(arguments: tuple[Argument, ...]) -> str:
-    """`3,1,1`, cut where it is long."""
-    text = ",".join(map(str, arguments))
-    return text if len(text) <= 24 else text[:23] + "…"
-
-
 def share(part: int, whole: int) -> float:
     """The share of a part, 0 where there is no whole."""
     return part / whole if whole else 0.0
@@ -102,4 +108,6 @@ def percent(value: float) -> str:
     """`12 %`, `0.4 %`, nothing for 0."""
     if value <= 0:
         return ""
-    return f"{value * 100:.0f} %" if value >= 0.0995 else f"{max(value * 100, 0.1):.1f} %"
+    if value < 0.0005:
+        return "<0.1 %"
+    return f"{value * 100:.0f} %" if value >= 0.0995 else f"{value * 100:.1f} %"

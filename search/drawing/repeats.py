@@ -139,7 +139,8 @@ def _branches(
                 small, joined = sorted((component[read], joined), key=len)
                 joined.extend(small)
                 component.update(dict.fromkeys(small, joined))
-    for members in {id(c): sorted(c) for c in component.values()}.values():
+    for unsorted in {id(c): c for c in component.values()}.values():
+        members = sorted(unsorted)
         inside = set(members)
         outside = {read for i in members for read in picture.reads[i] if read not in inside}
         ends = [i for i in members if not inside.issuperset(readers[i]) or not readers[i]]

@@ -86,7 +86,7 @@ class _Writer:
 
     def _told(self, row: Row, part: float) -> str:
         """What a pointer that rests on a row is told."""
-        told = [f"{row.word}: {shown_shape(row.takes)} → {shown_shape(row.shape)}"]
+        told = [f"{row.full}: {shown_shape(row.takes)} → {shown_shape(row.shape)}"]
         count = row.times * self.copies
         told += [f"{row.params:,} parameters"] if row.params else []
         told += [f"{row.flops:,} FLOPs"] if row.flops else []
@@ -115,7 +115,7 @@ def _value(drawn: Sheet, value: Arrow, route: list[Point]) -> Iterator[str]:
 def _row(row: Row, shape: str, corner: Point, width: float, listed: bool) -> Iterator[str]:
     """An op's text: at the left where shapes stand beside the ops of its box, else in the middle."""
     middle = corner[1] + ROW / 2 + 4
-    arguments = f'<tspan class="arg"> {clean(row.arguments)}</tspan>' if row.arguments else ""
+    arguments = f'<tspan class="arg"> {clean(row.shown)}</tspan>' if row.arguments else ""
     times = f'<tspan class="times"> × {row.times}</tspan>' if row.times > 1 else ""
     left = PADDING if listed else (width - CHARACTER * len(text(row))) / 2
     yield words("op", (corner[0] + left, middle), f"{escape(row.op)}{arguments}{times}")

@@ -30,12 +30,12 @@ class Constant:
 class ReportData:
     """Everything the page shows; `title`, `objectives` and `trials` are needed, the rest appears where given.
 
-    `objectives` are (name, "min" or "max", unit). `trials` are records of the trial format (`id text values
-    stage state seconds`), each with, where known, `key`, `parent` (id of the trial it came from), `test`
-    (values on the test split) and `reason` (why it failed). `ranks` gives {trial id: {module: rank}} for the
-    trials of the front; a module left out of a trial's map carries no adapter there. `modules` are the full
-    names in model order. `reference` is the hypervolume's reference point in the objectives' own directions
-    and units.
+    `objectives` are (name, "min" or "max", unit). `trials` are records of the trial format (`id text values stage
+    state seconds`), each with, where known, `key`, `parent` (id of the trial it came from), `test` (values on the
+    test split) and `reason` (why it failed). `ranks` gives {trial id: {module: rank}} for the trials of the front; a
+    module left out of a trial's map carries no adapter there. `modules` are the full names in model order. `pictures`
+    gives {trial id: SVG} as `search.drawing.svg` draws it. `reference` is the hypervolume's reference point in the
+    objectives' own directions and units.
     """
 
     title: str
@@ -54,6 +54,7 @@ class ReportData:
     modules: Sequence[str] = ()
     constants: Sequence[Constant] = ()
     warnings: Sequence[str] = ()
+    pictures: Mapping[int, str] = field(default_factory=dict)
     phases: Sequence[tuple[str, float]] = ()
     command: str = ""
     config: str = ""
@@ -69,10 +70,12 @@ class ReportData:
             if direction not in ("min", "max"):
                 raise ValueError(f"objective {name}: direction {direction!r} is not one of 'min', 'max'")
         known = {int(t["id"]) for t in self.trials}
-        asked = [*self.front, *self.chosen.values()]
+        asked = [*self.front, *self.chosen.values(), *self.pictures]
         missing = sorted({i for i in asked if i not in known})
         if missing:
-            raise ValueError(f"trials {missing} are on the front or chosen but not among the {len(known)} trials")
+            raise ValueError(
+                f"trials {missing} are on the front, chosen or drawn but not among the {len(known)} trials"
+            )
 
     @property
     def quality(self) -> int:

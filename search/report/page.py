@@ -12,6 +12,7 @@ from archrank.search.report.data import ReportData, Row, chains, read_rows
 from archrank.search.report.figures import Figure
 from archrank.search.report.front import hypervolume, scatter
 from archrank.search.report.heatmap import heatmap
+from archrank.search.report.pictures import PICTURES_NOTE, pictures
 from archrank.search.report.sections import section
 from archrank.search.report.stages import against, changing, slopes
 
@@ -75,6 +76,7 @@ def _body(data: ReportData) -> tuple[str, list[Figure]]:
             "the later stages train the candidate itself. "
             "τ is Kendall's rank correlation among the candidates that went on.",
         ),
+        section("pictures", "What the networks look like", pictures(data), PICTURES_NOTE),
         section("table", "Points of the front", sections.front_table(data, rows, found), _table_note(rows, data)),
         section("failed", "Trials without a result", sections.failures(rows)),
         section("phases", "Where the time went", sections.phases(data)),
@@ -101,7 +103,8 @@ def _front_note(data: ReportData, single: bool) -> str:
 def _table_note(rows: list[Row], data: ReportData) -> str:
     front = set(data.front)
     tested = NEVER_SELECTED if any(r.test for r in rows if r.id in front) else ""
-    take = "Take one home with <code>search extract RUN --pick ID --as peft --out DIR</code>."
+    form = "torch" if data.pictures and not data.modules else "peft"
+    take = f"Take one home with <code>search extract RUN --pick ID --as {form} --out DIR</code>."
     return f"{take} {tested}".strip()
 
 

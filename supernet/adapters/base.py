@@ -40,6 +40,14 @@ class AdapterFamily(nn.Module, ABC):
         them.
         """
 
+    def add_to(self, output: Tensor, x: Tensor, spectrum: Tensor, *, in_place: bool) -> Tensor:
+        """Output + Δy(x) without gradients, `spectrum` as in `forward`.
+
+        `in_place`: the output may be written to. A family overrides this where it knows a shorter way.
+        """
+        added: Tensor = output + self(x, spectrum).to(output.dtype)
+        return added
+
     @abstractmethod
     def delta_weight(self) -> Tensor:
         """ΔW `(out, in)` in fp32 with x ΔWᵀ = Δy(x): what merging adds to the layer's weight."""

@@ -12,6 +12,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from archrank.kernels import spectral_lora
 from archrank.supernet.adapters.base import AdapterFamily
@@ -46,6 +47,18 @@ class LoRA(AdapterFamily):
         """Δy `(n, …, out)` in x's dtype; the factors stay fp32, as PEFT keeps them beside a bf16 base."""
         B = self.B if self.scale == 1 else self.B * self.scale
         return spectral_lora(x.to(self.A.dtype), self.A, B, spectrum).to(x.dtype)
+
+    def add_to(self, output: Tensor, x: Tensor, spectrum: Tensor, *, in_place: bool) -> Tensor:
+        """Added by the second GEMM itself (y ← y + h Bᵀ), so that Δy is never stored; `forward`'s bits, since both run
+        all components.
+        """
+        B = self.B if self.scale == 1 else self.B * self.scale
+        h = linear(x.to(self.A.dtype), self.A)
+        h *= spectrum.view(spectrum.shape[0], *[1] * (h.dim() - 2), self.rank)
+        if in_place and output.dtype == B.dtype and output.is_contiguous():
+            output.view(-1, self.out_features).addmm_(h.view(-1, self.rank), B.t())
+            return output
+        return output + linear(h, B).to(output.dtype)
 
     def delta_weight(self) -> Tensor:
         """S B A, `(out, in)`."""

@@ -121,6 +121,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "NUL": (f"start: a\na: {X}\n\0", 3, "a NUL character"),
     "long line": (f"start: a\na: {X} //{'/' * 3000}\n", 2, "a line of 3,014 characters"),
     "long file": (f"start: a\na: {X}\n" + "// words\n" * 20_000, 1, "a space file has at most 131,072"),
+    "many empty lines": ("start: a\n" + "\n" * 30_000 + f"a: {X}\n", 502, "more than 500 empty lines in a row"),
     "many rules": (CHAIN, 501, "more than 500 rules"),
     "many alternatives": (f"start: a\na: {MANY} {Y}\n", 2, "more than 2000 alternatives"),
     "18 optionals": (f"start: a\na: {OPTIONALS} {X}\n", 2, "`[ … ]` is not read"),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,7 +206,10 @@ def test_a_supernet_that_diverges_says_what_to_do(
     assert "supernet: the loss became nan at step 10; a smaller --lr is the usual remedy" in message
 
 
-def test_a_fine_tune_that_diverges_fails_its_trial_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_fine_tune_that_diverges_fails_its_trial_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
+) -> None:
     from archrank.search import run as phases
 
     right = phases.train
@@ -216,7 +220,15 @@ def test_a_fine_tune_that_diverges_fails_its_trial_alone(tmp_path: Path, monkeyp
             raise phases.NonFiniteLoss(10, float("nan"))
         return right(net, batches, loss, plan, **more)
 
+    def tune_together(*args: Any) -> list[phases.Tuned]:
+        tuned = together(*args)
+        return [replace(tuned[0], diverged_after=10), *tuned[1:]] if "reranked" in args[4] else tuned
+
+    together = phases.tune_together
     monkeypatch.setattr(phases, "train", train)
+    monkeypatch.setattr(phases, "tune_together", tune_together)
+    if not at_once:
+        monkeypatch.setattr(Job, "trains_together", False)
     run = ar.run("lora_ranks", out=tmp_path / "r", trials=12, train_steps=10, finalists=1)
     assert [(t.stage, t.state) for t in run.trials if t.state == "failed"] == [("reranked", "failed")]
     assert any(t.stage == "final" and t.state == "done" for t in run.trials)

@@ -359,7 +359,7 @@ def test_no_trials_and_missing_values() -> None:
 def test_wrong_data_are_refused_with_the_reason() -> None:
     with pytest.raises(ValueError, match="direction 'minimise' is not one of 'min', 'max'"):
         ReportData("x", [("loss", "minimise", "")], [])
-    with pytest.raises(ValueError, match=r"trials \[7\] are on the front or chosen but not among the 1 trials"):
+    with pytest.raises(ValueError, match=r"trials \[7\] are on the front, chosen or drawn but not among the 1 trials"):
         ReportData("x", [("loss", "min", "")], [{"id": 1}], front=[7])
     with pytest.raises(ValueError, match="at least one objective"):
         ReportData("x", [], [])

@@ -1,0 +1,201 @@
+"""Takes a network home: a torch.export program and its weights, or ONNX; reloaded without archrank, and compared."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from archrank.grammar.heads import with_head
+from archrank.search.architecture_run import network_of
+from archrank.search.config import ConfigError
+from archrank.search.errors import ExportError
+from archrank.search.results import Run
+from archrank.search.trial import Trial
+from archrank.supernet.bank import Bank
+from archrank.supernet.checkpoint import load_tensors, save_tensors
+from archrank.supernet.networks import Network, build
+
+__all__ = ["FORMS", "TakenNetwork", "extract_network", "write_network"]
+
+FORMS = ("torch", "onnx")
+EXACT = 1e-4
+"""Of the largest logit: fp32 round-off of another order of additions."""
+ROWS = (1, 3)
+
+
+@dataclass(frozen=True)
+class TakenNetwork:
+    """A network of a run with weights. `module` maps (batch, *input) to (batch, classes)."""
+
+    module: Network
+    sentence: str
+    labels: tuple[str, ...]
+
+    @property
+    def input(self) -> tuple[int, ...]:
+        """The input's shape without the batch."""
+        return self.module.architecture.input
+
+    def save_torch(self, folder: str | Path) -> None:
+        """`model.pt2`, a torch.export program for any batch, which stock torch loads; `model.safetensors`, the weights;
+        `network.json`, the sentence, input and classes. ExportError names the op that torch.export cannot trace.
+        """
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        torch.export.save(self._program(), place / "model.pt2")
+        save_tensors(place / "model.safetensors", dict(self.module.state_dict()), {"text": self.sentence})
+        told = {"sentence": self.sentence, "input": list(self.input), "labels": list(self.labels)}
+        (place / "network.json").write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+    def export_onnx(self, path: str | Path) -> None:
+        """An ONNX file for any batch, input `x`, output `logits`. ConfigError where onnx or onnxscript is missing,
+        ExportError where an op cannot be exported.
+        """
+        absent = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
+        if absent:
+            raise ConfigError(f"ONNX export needs {' and '.join(absent)}: pip install {' '.join(absent)} onnxruntime")
+        with warnings.catch_warnings(), _silent_exporter():
+            warnings.simplefilter("ignore")  # torch warns of its own internals here
+            try:
+                program = torch.onnx.export(
+                    self.module.eval(),
+                    (self._example(),),
+                    input_names=["x"],
+                    output_names=["logits"],
+                    dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+                    dynamo=True,
+                    verbose=False,
+                )
+            except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
+                raise ExportError(f"ONNX: {_first_line(error)}; nothing was written") from None
+        assert program is not None
+        program.save(str(path))
+
+    def _program(self) -> torch.export.ExportedProgram:
+        try:
+            return torch.export.export(
+                self.module.eval(), (self._example(),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
+            )
+        except (RuntimeError, ValueError, torch._dynamo.exc.TorchDynamoException) as error:
+            raise ExportError(f"torch.export: {_first_line(error)}; nothing was written") from None
+
+    def _example(self) -> Tensor:
+        return self.probe(2)
+
+    def probe(self, rows: int) -> Tensor:
+        """Inputs that are the same each time: (rows, *input) from N(0, 1)."""
+        return torch.randn(rows, *self.input, generator=torch.Generator().manual_seed(0))
+
+
+@contextmanager
+def _silent_exporter() -> Iterator[None]:
+    """Without the exporter's notes on packages that are not installed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def extract_network(run: Run, trial: Trial | int) -> TakenNetwork:
+    """A trial's network; ConfigError where it failed or its weights are gone."""
+    if isinstance(trial, int):
+        trial = run.trial(trial)
+    if trial.state != "done":
+        raise ConfigError(
+            f"trial {trial.id} is {trial.state} ({trial.reason or 'no reason told'}): there is nothing to extract"
+        )
+    architecture = with_head(run.space.elaborate(run.space.parse(trial.text)), len(run.labels))
+    if trial.stage == "final":
+        network = build(architecture, run.config.seed)
+        network.load_state_dict(_read(network_of(run.path, trial.id))[0])
+    elif run.config.evaluate == "train":
+        raise ConfigError(
+            f"trial {trial.id} was trained from scratch and its weights were not kept: pick a finalist "
+            "(`search front` says stage final)"
+        )
+    else:
+        tensors, meta = _read(run.path / "supernet.safetensors")
+        bank, names = Bank(run.space), meta.get("order", [])
+        assert isinstance(names, list)
+        bank.load_state_dict(tensors, [str(name) for name in names])
+        network = bank.build(architecture, seed=run.config.seed)
+    return TakenNetwork(network.eval(), trial.text, tuple(run.labels))
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+    if not path.exists():
+        raise ConfigError(f"{path}: is gone; without it the network cannot be extracted")
+    return load_tensors(path)
+
+
+def write_network(taken: TakenNetwork, folder: Path, form: str) -> float:
+    """Writes a folder, reloads it without archrank, and compares: max |Δ logit|. ExportError above 1e-4 of the largest
+    logit.
+    """
+    if form == "torch":
+        taken.save_torch(folder)
+        reloaded: nn.Module = torch.export.load(folder / "model.pt2").module()
+        with torch.no_grad():
+            answers = [reloaded(taken.probe(rows)) for rows in ROWS]
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken.export_onnx(folder / "model.onnx")
+        answers = _onnx_answers(folder / "model.onnx", [taken.probe(rows) for rows in ROWS])
+    with torch.no_grad():
+        truth = [taken.module(taken.probe(rows)) for rows in ROWS]
+    largest = max(1.0, *(float(t.abs().max()) for t in truth))
+    difference = max(float((a - t).abs().max()) for a, t in zip(answers, truth, strict=True))
+    if not difference <= EXACT * largest:
+        raise ExportError(
+            f"the {form} file answers otherwise by {difference:.2e} (allowed {EXACT * largest:.2e}); nothing was kept"
+        )
+    return difference
+
+
+def _onnx_answers(path: Path, inputs: Sequence[Tensor]) -> list[Tensor]:
+    if find_spec("onnxruntime") is None:
+        raise ConfigError("an ONNX file is compared in onnxruntime before it is kept: pip install onnxruntime")
+    import onnxruntime  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return [torch.as_tensor(session.run(None, {"x": x.numpy()})[0]) for x in inputs]
+
+
+def network_card(run: Run, trial: Trial, taken: TakenNetwork, form: str, difference: float) -> str:
+    """The README beside an exported network: what it is, what was measured, how to load it."""
+    rows = [f"| {name} | {value:.6g} | {trial.stage} |" for name, value in trial.values.items()]
+    tested = trial.extra.get("test")
+    if isinstance(tested, dict):
+        rows += [f"| test {name} | {value:.6g} | tested once, never selected on |" for name, value in tested.items()]
+    shape = ", ".join(map(str, taken.input))
+    load = (
+        f'model = torch.export.load("model.pt2").module()  # torch {torch.__version__}; x: (batch, {shape}) -> logits'
+        if form == "torch"
+        else f'onnxruntime.InferenceSession("model.onnx").run(None, {{"x": x}})  # x: (batch, {shape}) float32'
+    )
+    head = run.header
+    data, space = head["data"], head["space"]
+    return (
+        f"# A network found by archrank\n\n```python\n{load}\n```\n\n| value | | stage |\n|---|---|---|\n"
+        + "\n".join(rows)
+        + f"\n\n- data: `{data['name']}`, sha256 `{data['sha256']}`; classes: {', '.join(taken.labels)}\n"
+        f"- space: `{space}`, seed {head['seed']}, trial {trial.id}, archrank {head['versions']['archrank']}\n"
+        f"- reloaded and compared: max |Δ logit| {difference:.1e}\n\nSentence: `{taken.sentence}`\n"
+    )
