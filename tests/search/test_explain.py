@@ -275,9 +275,7 @@ def test_check_of_networks_without_a_bound(say: Say, tmp_path: Path) -> None:
 
 def test_check_says_when_nothing_fits(say: Say, tmp_path: Path) -> None:
     (tmp_path / "tight.lark").write_text('//@ input = 3x8x8\nstart: "fold" -> col2im\n')
-    assert "hardly any sentence can be made to fit the input 3x8x8" in say(
-        "check", str(tmp_path / "tight.lark")
-    )
+    assert "hardly any sentence can be made to fit the input 3x8x8" in say("check", str(tmp_path / "tight.lark"))
 
 
 CARET = "search explain: 1:16: found 'zzz' where module: "
