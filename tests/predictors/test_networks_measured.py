@@ -100,3 +100,11 @@ def test_transfer_to_an_unseen_device(shared_data: Path) -> None:
             told = predictors.transfer(x, sources, {int(i): float(ms[i]) for i in known})
             rhos.append(metrics.spearman(ms[rest], told.ms[rest]))
     assert np.mean(rhos) >= 0.92
+
+
+def test_the_shipped_constants_are_what_fit_makes(shared_data: Path) -> None:
+    again = predictors.fit([shared_data / "latency" / "llm_ops_fp16.csv.gz"]).load("a100")
+    sizes = {"m": np.array([1, 64, 512, 4096]), "n": 4096, "k": np.array([[1024], [4096]])}
+    shipped = np.asarray(predictors.load("a100").op_ms("linear", dtype="fp16", **sizes))  # type: ignore[arg-type]
+    made = np.asarray(again.op_ms("linear", dtype="fp16", **sizes))  # type: ignore[arg-type]
+    assert np.allclose(made, shipped, rtol=0.01)
