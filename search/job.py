@@ -182,6 +182,9 @@ def prepare(config: RunConfig) -> Job:
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()
     pricer = _pricer(config, base, net, devices)
+    misfit = pricer.too_large(pricer.price({}))
+    if misfit:
+        raise NothingFeasible(misfit)
     constants = pricer.constants()
     warnings = tuple(_dropped(objectives, constants, config.deploy))
     kept = tuple(o for o in objectives if o.name not in constants)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from archrank.grammar.workload import Workload
 from archrank.predictors import Device
-from archrank.search.errors import NothingFeasible
 from archrank.supernet.tracing import with_adapters
 
 __all__ = ["Pricer", "latency_name"]
@@ -51,15 +50,21 @@ class Pricer:
         }
         for name, device in self.devices.items():
             told = device.predict([work], dtype=self.dtype)
-            if not told.fits[0]:
-                has = device.profile.spec["memory_bytes"] / 2**30
-                raise NothingFeasible(
-                    f"{device.name} has {has:.1f} GiB, but {told.memory_bytes[0] / 2**30:.1f} GiB are needed in "
-                    f"{self.dtype} at this batch: choose another device, a smaller --serve-batch or dtype"
-                )
             values[latency_name(name, list(self.devices))] = float(told.ms[0])
             values.setdefault("memory_bytes", float(told.memory_bytes[0]))
         return values
+
+    def too_large(self, values: Mapping[str, float]) -> str | None:
+        """Why a configuration of these values cannot be served: more memory than a device has."""
+        needed = values.get("memory_bytes", 0.0) / 2**30
+        for device in self.devices.values():
+            has = device.profile.spec["memory_bytes"] / 2**30
+            if needed > has:
+                return (
+                    f"{device.name} has {has:.1f} GiB, but {needed:.1f} GiB are needed in {self.dtype} at this batch: "
+                    "choose another device, a smaller --serve-batch or dtype"
+                )
+        return None
 
     def constants(self) -> dict[str, float]:
         """The values that are the same for every candidate under this deployment: no objectives."""

@@ -171,14 +171,10 @@ class _Phases(Shell):
             ranks = self.job.ranks(derivation)
             cost = self.job.pricer.price(ranks)
             broken = [c for c in self.job.constraints if c.name in cost and not c.holds(cost)]
-            if broken:
-                self.study.tell(
-                    derivation,
-                    cost,
-                    seconds=time.monotonic() - began,
-                    infeasible=f"does not meet {broken[0]}",
-                    constraints=broken,
-                )
+            reason = f"does not meet {broken[0]}" if broken else self.job.pricer.too_large(cost)
+            if reason:
+                seconds = time.monotonic() - began
+                self.study.tell(derivation, cost, seconds=seconds, infeasible=reason, constraints=broken)
             else:
                 values = {**self.job.score(self.job.net, "validation", ranks), **cost}
                 self.study.tell(derivation, values, seconds=time.monotonic() - began, constraints=self.job.constraints)
