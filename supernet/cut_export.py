@@ -121,7 +121,8 @@ def load_cut(folder: str | Path) -> nn.Module:
     if not (isinstance(cls, type) and issubclass(cls, transformers.PreTrainedModel)):
         raise ExportRefused(f"{place / CUT_CONFIG}: transformers {transformers.__version__} has no {record['class']}")
     widths = record["layers"]
-    config = cls.config_class.from_dict({**record["config"]})
+    kind: Any = cls
+    config = kind.config_class.from_dict({**record["config"]})
     config.num_hidden_layers = max(1, len(widths))
     with quiet_transformers(), torch.random.fork_rng():
         model: nn.Module = cls(config)

@@ -156,7 +156,8 @@ def diversity(logits: Sequence[Tensor]) -> Tensor:
 
 
 def _entropy(p: Tensor) -> Tensor:
-    return -torch.special.xlogy(p, p).sum(-1)
+    total: Tensor = torch.special.xlogy(p, p).sum(-1)
+    return -total
 
 
 def _root(member: nn.Module) -> Any:
