@@ -7,6 +7,7 @@ architectures like any other.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from archrank.grammar.architecture import Architecture
 from archrank.grammar.errors import shortened
 from archrank.grammar.model import Grammar, Production
 from archrank.grammar.ops.keep import kept
-from archrank.grammar.signatures import Op
+from archrank.grammar.signatures import AdapterOp, Op
 
 ALL_LAYERS = "all-layers"
 DEFAULT_LENGTH = 128
@@ -83,9 +84,53 @@ def check_layers(grammar: Grammar, layers: Mapping[str, EncoderLayer], length: i
         raise ValueError("the layers of an encoder have one hidden width; these have several")
 
 
-def bound_grammar(grammar: Grammar, layers: Mapping[str, EncoderLayer], length: int) -> Grammar:
+def rank_values(grammar: Grammar) -> tuple[int, ...]:
+    """The ranks that the file's adapters may have, ascending: values of the terminals in alternatives with an adapter's
+    alias.
+    """
+    return tuple(sorted({int(str(grammar.productions[i].items[0])) for i in _rank_productions(grammar)}))
+
+
+def up_to_rank(grammar: Grammar, max_rank: int) -> Grammar:
+    """The grammar without the ranks above `max_rank`; the others keep their proportions. ValueError where none is
+    left.
+    """
+    ranks = set(_rank_productions(grammar))
+    above = {i for i in ranks if int(str(grammar.productions[i].items[0])) > max_rank}
+    if above and above == ranks:
+        raise ValueError(f"max_rank={max_rank}: the smallest rank of {grammar.file} is {min(rank_values(grammar))}")
+    scale: dict[int, float] = {}
+    for head in {grammar.productions[i].head for i in above}:
+        scale[head] = sum(grammar.productions[i].p for i in grammar.by_head[head] if i not in above)
+    made: list[Production] = []
+    by_head: list[list[int]] = [[] for _ in grammar.names]
+    for index, production in enumerate(grammar.productions):
+        if index not in above:
+            p = production.p / scale.get(production.head, 1.0)
+            by_head[production.head].append(len(made))
+            made.append(replace(production, p=p, log_p=math.log(p)) if production.head in scale else production)
+    return replace(grammar, productions=tuple(made), by_head=tuple(map(tuple, by_head)))
+
+
+def _rank_productions(grammar: Grammar) -> list[int]:
+    found = []
+    for production in grammar.productions:
+        op = ops.resolve(production.alias) if production.alias else None
+        if op is None or not isinstance(op.op, AdapterOp):
+            continue
+        for child in production.children:
+            values = grammar.by_head[child] if grammar.terminal[child] else ()
+            found += [i for i in values if str(grammar.productions[i].items[0]).isdigit()]
+    return found
+
+
+def bound_grammar(
+    grammar: Grammar, layers: Mapping[str, EncoderLayer], length: int, max_rank: int | None = None
+) -> Grammar:
     """The grammar written out for a base's layers, in the given order."""
     check_layers(grammar, layers, length)
+    if max_rank is not None:
+        grammar = up_to_rank(grammar, max_rank)
     written = _Written(grammar)
     sites = [written.site(name, layer) for name, layer in layers.items()]
     start = grammar.productions[grammar.by_head[grammar.start][0]]

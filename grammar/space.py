@@ -22,6 +22,7 @@ from archrank.grammar.layers import (
     bound_grammar,
     choices_of,
     is_layered,
+    rank_values,
 )
 from archrank.grammar.model import Grammar
 from archrank.grammar.nearest import did_you_mean
@@ -149,8 +150,17 @@ class Space:
         found._refuse_empty("the file's bounds")
         return found
 
-    def bind_layers(self, layers: Mapping[str, EncoderLayer], length: int = DEFAULT_LENGTH) -> Space:
+    @property
+    def layer_ranks(self) -> tuple[int, ...]:
+        """The ranks that the adapters of a space over layers may have, ascending."""
+        return rank_values(self._grammar)
+
+    def bind_layers(
+        self, layers: Mapping[str, EncoderLayer], length: int = DEFAULT_LENGTH, max_rank: int | None = None
+    ) -> Space:
         """The space for one pretrained encoder: its layers by name, in model order; FLOPs are at `length` tokens.
+
+        Ranks above `max_rank` are left out.
 
         Raises ValueError where the file is none for layers or a name or size is wrong, EmptySpaceError where the
         file's bounds leave no sentence.
@@ -159,7 +169,7 @@ class Space:
             raise ValueError(
                 f'{self.name} cuts no layers: only a file with //@ target_modules = "all-layers" takes bind_layers'
             )
-        grammar = bound_grammar(self._grammar, layers, length)
+        grammar = bound_grammar(self._grammar, layers, length, max_rank)
         facts, _ = analyse(grammar)
         found = Space(
             self.name, self.path, self.text, grammar, facts, Program(grammar), self.lints, self.bounds, self.floors

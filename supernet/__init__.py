@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from archrank.supernet import policies as policies
     from archrank.supernet.bank import Bank
+    from archrank.supernet.cut_export import load_cut
+    from archrank.supernet.cut_network import CutNetwork
+    from archrank.supernet.elastic_encoder import ElasticEncoder
+    from archrank.supernet.ensembles import Ensemble, ensemble
     from archrank.supernet.evaluation import evaluation_methods
     from archrank.supernet.net import Config, Elastic, elastic
     from archrank.supernet.networks import Network, build
@@ -20,12 +24,17 @@ if TYPE_CHECKING:
 __all__ = [
     "Bank",
     "Config",
+    "CutNetwork",
     "Elastic",
+    "ElasticEncoder",
+    "Ensemble",
     "Network",
     "SubNetwork",
     "build",
     "elastic",
+    "ensemble",
     "evaluation_methods",
+    "load_cut",
     "policies",
     "train_population",
     "workload",
@@ -34,10 +43,15 @@ __all__ = [
 _HOME = {
     "Bank": "bank",
     "Config": "net",
+    "CutNetwork": "cut_network",
     "Elastic": "net",
+    "ElasticEncoder": "elastic_encoder",
+    "Ensemble": "ensembles",
     "Network": "networks",
     "build": "networks",
     "elastic": "net",
+    "ensemble": "ensembles",
+    "load_cut": "cut_export",
     "evaluation_methods": "evaluation",
     "SubNetwork": "subnetwork",
     "train_population": "population_training",

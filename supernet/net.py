@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, overload
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from archrank.supernet.subnetwork import SubNetwork
 
 if TYPE_CHECKING:
     from archrank.supernet.chain import Chain, NoChain
+    from archrank.supernet.elastic_encoder import ElasticEncoder
     from archrank.supernet.racing import Race
 
 __all__ = ["Config", "ConfigurationError", "Elastic", "elastic"]
@@ -40,6 +41,19 @@ class ConfigurationError(ValueError):
     """A sub-network that this supernet does not hold, or a base that it cannot be built on."""
 
 
+@overload
+def elastic(  # type: ignore[overload-overlap]  # a name typed as plain str gives the wider type
+    base_model: nn.Module,
+    space: Literal["elastic_encoder"],
+    *,
+    r_max: int | None = None,
+    alpha: float | None = None,
+    data: Sequence[Mapping[str, Tensor]] | None = None,
+    seed: int = 0,
+) -> ElasticEncoder: ...
+
+
+@overload
 def elastic(
     base_model: nn.Module,
     space: str | grammar.Space = "lora_ranks",
@@ -47,9 +61,25 @@ def elastic(
     r_max: int | None = None,
     alpha: float | None = None,
     target_modules: str | None = None,
+    data: Sequence[Mapping[str, Tensor]] | None = None,
     seed: int = 0,
-) -> Elastic:
+) -> Elastic: ...
+
+
+def elastic(
+    base_model: nn.Module,
+    space: str | grammar.Space = "lora_ranks",
+    *,
+    r_max: int | None = None,
+    alpha: float | None = None,
+    target_modules: str | None = None,
+    data: Sequence[Mapping[str, Tensor]] | None = None,
+    seed: int = 0,
+) -> Elastic | ElasticEncoder:
     """A rank supernet over `base_model`, which stays untouched.
+
+    A space over layers (`elastic_encoder`) gives an ElasticEncoder, with importances from `data`: elastic_encoder.py;
+    a typed call for other files of that kind than the shipped one is `elastic_encoder(…)`.
 
     space: a site space, bound or not, or its name or path; `r_max`: components a module (default: the space's largest
     rank); `alpha`: the branch is scaled by alpha / r_max (default r_max: scale 1). Errors: SpaceError for a space that
@@ -59,6 +89,12 @@ def elastic(
 
     if isinstance(space, str):
         space = grammar.load(space)
+    if space.is_layer_space:
+        from archrank.supernet.elastic_encoder import elastic_encoder
+
+        if target_modules is not None:
+            raise ConfigurationError("target_modules: a space over layers adapts all linear layers of every layer")
+        return elastic_encoder(base_model, space, r_max=r_max, alpha=alpha, data=data, seed=seed)
     if not space.is_site_space:
         raise ConfigurationError(
             f"the space {space.name!r} adapts no base: only a file with //@ target_modules has sites to adapt"

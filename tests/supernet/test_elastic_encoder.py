@@ -1,0 +1,133 @@
+"""Pretrained encoders cut to their important heads and channels, and ensembles of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from archrank.grammar import LayerChoice
+from archrank.supernet import elastic, ensemble, load_cut
+from archrank.supernet.elastic_encoder import ElasticEncoder
+from archrank.supernet.ensembles import diversity
+
+Make = Callable[[str], nn.Module]
+KINDS = ("bert", "vit")
+
+
+def inputs_of(kind: str) -> dict[str, Tensor]:
+    g = torch.Generator().manual_seed(5)
+    if kind == "vit":
+        return {"pixel_values": torch.randn(4, 1, 8, 8, generator=g)}
+    ids = torch.randint(3, 60, (4, 9), generator=g)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def net_of(make: Make, kind: str) -> ElasticEncoder:
+    data = [{**inputs_of(kind), "labels": torch.tensor([0, 1, 2, 0])}]
+    net = elastic(make(kind), "elastic_encoder", r_max=4, data=data).eval()
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in net.adapters.parameters():
+            p.normal_(0, 0.1, generator=g)
+    return net
+
+
+def logits(model: nn.Module, kind: str) -> Tensor:
+    with torch.no_grad():
+        out: Tensor = model.eval()(**inputs_of(kind)).logits
+    return out
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_slices_are_plain_modules_and_agree_with_the_closed_forms(tiny: Make, kind: str) -> None:
+    net = net_of(tiny, kind)
+    before = logits(net.base, kind)
+    for d in net.space.sample(np.random.default_rng(0), n=8):
+        net.select(d)
+        sub = net.extract(d)
+        torch.testing.assert_close(logits(net, kind), logits(sub.module, kind), atol=1e-5, rtol=0)
+        module = sub.unmerged()
+        layers = next(m for m in module.modules() if isinstance(m, nn.ModuleList))
+        arch = net.space.elaborate(d)
+        assert sum(p.numel() for p in layers.parameters()) == arch.params
+        none = net.extract({name: LayerChoice(False) for name in net.layers}).module
+        counts = []
+        for model in (module, none):
+            with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+                model.eval()(**{k: v[:1] for k, v in inputs_of(kind).items()})
+            counts.append(counter.get_total_flops())
+        assert counts[0] - counts[1] == arch.flops
+    assert torch.equal(logits(net.base, kind), before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_folders_load_where_they_say(tiny: Make, kind: str, tmp_path: Path) -> None:
+    net = net_of(tiny, kind)
+    whole = LayerChoice(True, 4, 32, (("q", 2),))
+    first, second = net.layers
+    uniform, mixed = {first: whole, second: whole}, {first: whole, second: LayerChoice(True, 2, 48)}
+    sub = net.extract(uniform)
+    model, info = type(net.base).from_pretrained(sub.save_merged(tmp_path / "a"), output_loading_info=True)  # type: ignore[attr-defined]
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    torch.testing.assert_close(logits(model, kind), logits(sub.module, kind))
+    sub = net.extract(mixed)
+    folder = sub.save_merged(tmp_path / "b")
+    with pytest.raises(OSError, match=r"Error no file named model\.safetensors"):
+        type(net.base).from_pretrained(folder)  # type: ignore[attr-defined]
+    assert torch.equal(logits(load_cut(folder), kind), logits(sub.module, kind))
+    padded = type(net.base).from_pretrained(sub.save_padded(tmp_path / "c"))  # type: ignore[attr-defined]
+    torch.testing.assert_close(logits(padded, kind), logits(sub.module, kind), atol=1e-5, rtol=0)
+
+
+def test_the_important_heads_stay(tiny: Make) -> None:
+    net = net_of(tiny, "bert")
+    assert net.order is not None
+    name = next(iter(net.layers))
+    heads, _ = net.order.scores[name]
+    cut = net.cuts(net.choices({name: LayerChoice(True, 1, 64)}))[name]
+    assert cut.heads == (int(heads.argmax()),)
+
+
+def test_ensembles(tiny: Make) -> None:
+    net = net_of(tiny, "bert")
+    _, second = net.layers
+    a, b = {second: LayerChoice(True, 2, 32)}, {second: LayerChoice(True, 4, 16)}
+    alone = [logits(net.extract(c).module, "bert") for c in (a, b)]
+    assert torch.equal(logits(ensemble(net, [a], split=1), "bert"), alone[0])
+    both = ensemble(net, [a, b], split=1)
+    torch.testing.assert_close(logits(both, "bert"), (alone[0] + alone[1]) / 2)
+    assert not both.coinciding
+    assert float(diversity(alone)) > 0
+    with pytest.warns(UserWarning, match="members of the ensemble coincide from layer 1 on: 0 and 1"):
+        ensemble(net, [a, a], split=1)
+    with pytest.raises(ValueError, match=r"split 3 is outside 0 … 2"):
+        ensemble(net, [a], split=3)
+    with pytest.raises(ValueError, match="needs at least one member"):
+        ensemble(net, [], split=0)
+
+
+def test_bad_input_is_told(tiny: Make) -> None:
+    net = elastic(tiny("bert"), "elastic_encoder", r_max=4)
+    first = next(iter(net.layers))
+    with pytest.raises(ValueError, match=r"no importances were measured: give data="):
+        net.select({first: LayerChoice(True, 2, 64)})
+    with pytest.raises(ValueError, match="data holds no batch"):
+        elastic(tiny("bert"), "elastic_encoder", data=[])
+    with pytest.raises(ValueError, match=r"5 heads are outside 1 … 4"):
+        net.select({first: LayerChoice(True, 5, 64)})
+    with pytest.raises(ValueError, match=r"rank 9 of q is outside 0 … 4"):
+        net.select({first: LayerChoice(True, 4, 64, (("q", 9),))})
+    with pytest.raises(ValueError, match="no layer 'nothing'"):
+        net.select({"nothing": LayerChoice(False)})
+    with pytest.raises(ValueError, match="is no layer of a BERT- or ViT-like encoder"):
+        elastic(tiny("llama"), "elastic_encoder")
+    assert transformers.BertForSequenceClassification is type(net.base)
