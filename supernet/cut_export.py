@@ -207,7 +207,7 @@ class _LogitsOnly(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, **inputs: Tensor) -> Tensor:
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """`(rows, classes)`."""
         logits: Tensor = self.model(**inputs).logits
         return logits
@@ -233,8 +233,8 @@ def write_onnx(model: nn.Module, path: Path, inputs: Mapping[str, Tensor] | None
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            wrapped, kwargs=example, dynamo=True, dynamic_shapes={"inputs": free}, input_names=list(example),
-            output_names=["logits"], verbose=False,
+            wrapped, kwargs={"inputs": example}, dynamo=True, dynamic_shapes={"inputs": free},
+            input_names=list(example), output_names=["logits"], verbose=False,
         )  # fmt: skip
     assert program is not None
     program.save(str(path))

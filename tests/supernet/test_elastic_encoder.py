@@ -131,3 +131,18 @@ def test_bad_input_is_told(tiny: Make) -> None:
     with pytest.raises(ValueError, match="is no layer of a BERT- or ViT-like encoder"):
         elastic(tiny("llama"), "elastic_encoder")
     assert transformers.BertForSequenceClassification is type(net.base)
+
+
+def test_onnx_and_the_adapter_answer_as_the_module(tiny: Make, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    import peft
+
+    net = net_of(tiny, "bert")
+    first, second = net.layers
+    sub = net.extract({first: LayerChoice(False), second: LayerChoice(True, 2, 48, (("q", 2), ("down", 1)))})
+    session = runtime.InferenceSession(str(sub.export_onnx(tmp_path / "m.onnx")))
+    given = {i.name: inputs_of("bert")[i.name].numpy() for i in session.get_inputs()}
+    torch.testing.assert_close(torch.as_tensor(session.run(None, given)[0]), sub.logits(inputs_of("bert")))
+    folder = sub.save_pretrained(tmp_path / "adapter")
+    model = peft.PeftModel.from_pretrained(load_cut(folder / "base"), str(folder))
+    torch.testing.assert_close(logits(model, "bert"), sub.logits(inputs_of("bert")), atol=1e-5, rtol=0)
