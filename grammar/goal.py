@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from archrank.grammar.fill import Fill, Frame
 
 _DEEPEST = 48
-_TRIES = 32
+_TRIES = 24
 _WAYS_BACK = 4
 
 
