@@ -276,10 +276,7 @@ def main() -> None:
         "population llama-7b-layer-2048": lambda: population(b, "llama-7b-layer-2048", 2),
         "search": lambda: search_run(b, args.out),
     }
-    found: dict[str, object] = {"ceilings": top}
-    for name, measure in todo.items():
-        found[name] = cells.get(name, measure)
-        print(name, found[name], flush=True)
+    found = {"ceilings": top, **cells.all(todo)}
     told = found["population minilm-2048"]
     assert isinstance(told, dict)
     write_result(

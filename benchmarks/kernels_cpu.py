@@ -9,15 +9,13 @@ against two products, a mask and a sum; grouped_choice_linear against a batched 
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from record import Cells, interval, write_result
+from record import Cells, arguments, interval, write_result
 from torch import Tensor
 
 from archrank import kernels
@@ -119,10 +117,7 @@ def choice(P: int, rows: int, d: int, C: int) -> dict[str, object]:
 
 def main() -> None:
     """Measures what is missing and writes the result."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = arguments(__doc__)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
@@ -135,10 +130,7 @@ def main() -> None:
         "grouped_choice 16 × 64 rows, 384 → 384, 4 choices": lambda: choice(16, 64, 384, 4),
     }
     cells = Cells(args.out)
-    found = {}
-    for name, measure in cases.items():
-        found[name] = cells.get(name, measure)
-        print(name, found[name], flush=True)
+    found = cells.all(cases)
     told = found["walsh_hadamard 256 × 1024"]
     assert isinstance(told, dict)
     write_result(

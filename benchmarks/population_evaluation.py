@@ -10,15 +10,13 @@ supernet, by loss and adapter parameters: rows of a full evaluation / rows of th
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
 from populations import SIZES, batches, children, net_of
-from record import Cells, interval, write_result
+from record import Cells, arguments, interval, write_result
 
 from archrank.search.config import RunConfig
 from archrank.search.job import prepare
@@ -102,10 +100,7 @@ def front(losses: list[float], cost: list[float]) -> set[int]:
 
 def main() -> None:
     """Measures what is missing and writes the result."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = arguments(__doc__)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     cells = Cells(args.out)

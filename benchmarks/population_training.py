@@ -8,15 +8,13 @@ ranks, batches, steps, optimiser and clipping. One thread, CPU time, alternating
 
 from __future__ import annotations
 
-import argparse
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from record import Cells, interval, write_result
+from record import Cells, arguments, interval, write_result
 
 from archrank.search.config import RunConfig
 from archrank.search.job import prepare
@@ -65,10 +63,7 @@ def at_batch(rows: int, seed: int) -> dict[str, object]:
 
 def main() -> None:
     """Measures what is missing and writes the result."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+    args = arguments(__doc__)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     cells = Cells(args.out)

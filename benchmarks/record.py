@@ -4,6 +4,7 @@ the command.
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -47,6 +48,14 @@ def interval(values: Sequence[float], level: float = 0.95, draws: int = 10_000) 
     return [float(np.quantile(means, q)) for q in ((1 - level) / 2, (1 + level) / 2)]
 
 
+def arguments(description: str | None) -> argparse.Namespace:
+    """`--seed` and `--out` of a benchmark; the first line of its docstring describes it."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
 class Cells:
     """The measured cells of a benchmark, kept beside its result so that an interrupted one goes on where it was."""
 
@@ -64,6 +73,14 @@ class Cells:
                 file.write(json.dumps({"cell": cell, "value": value}) + "\n")
             self.done[cell] = value
         return self.done[cell]
+
+    def all(self, cases: Mapping[str, object]) -> dict[str, object]:
+        """Every case by its name, each printed once it is known."""
+        found = {}
+        for name, measure in cases.items():
+            found[name] = self.get(name, measure)
+            print(name, found[name], flush=True)
+        return found
 
 
 def write_result(out: Path, result: Mapping[str, object]) -> None:

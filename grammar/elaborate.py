@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 from archrank.grammar.architecture import Architecture, OpNode
+from archrank.grammar.ops.seq import wiring as chain
 from archrank.grammar.program import HOST, LEAF, Leaf, Program, ends
-from archrank.grammar.signatures import Join, Op, Shape, Split, Step, Value, Wiring, rows
+from archrank.grammar.signatures import Join, Op, Shape, Split, Step, Value, rows, shown
 
 MOST_OPS = 200_000
 
@@ -103,8 +103,7 @@ class Elaboration:
 
     def _own(self, frame: _Frame, step: Step) -> tuple[Value, int]:
         """An op of the structure's own."""
-        assert isinstance(step.part, Op | Join)
-        leaf = Leaf((), step.part, step.arguments, 1.0)
+        leaf = self.program.own(step)
         if isinstance(step.part, Join):
             return self._join(frame.node, leaf, [frame.registers[r] for r in step.reads])
         return self._apply(frame.node, leaf, *frame.registers[step.reads[0]])
@@ -144,7 +143,7 @@ class Elaboration:
         assert isinstance(op, Op)
         result = leaf.at(value)
         if result is None:
-            raise Misfit(at, f"{leaf.word} does not fit its input of shape {shown(value)}")
+            raise Misfit(at, f"{leaf.word} does not fit its input of shape {shown(value.shape)}")
         if op.identity:
             return result.out, source
         out, params, flops, written = result
@@ -156,7 +155,7 @@ class Elaboration:
         assert isinstance(op, Split)
         piece = leaf.split(value, ways)
         if piece is None:
-            raise Misfit(at, f"{leaf.word} cannot cut shape {shown(value)} into {ways} equal pieces")
+            raise Misfit(at, f"{leaf.word} cannot cut shape {shown(value.shape)} into {ways} equal pieces")
         if op.same:
             return [read] * ways
         for i in range(ways):
@@ -168,7 +167,7 @@ class Elaboration:
         assert isinstance(op, Join)
         result = leaf.join(values)
         if result is None:
-            shapes = ", ".join(dict.fromkeys(map(shown, values)))
+            shapes = ", ".join(dict.fromkeys(shown(value.shape) for value in values))
             raise Misfit(at, f"{leaf.word} cannot join {len(values)} values of shapes {shapes}")
         out, params, flops, written = result
         self._emit(OpNode(op.name, leaf.arguments, sources, out.shape, params, flops, written, at), op)
@@ -179,14 +178,3 @@ class Elaboration:
             raise Misfit(node.node, f"the architecture has more than {MOST_OPS:,} ops with every copy built")
         self.nodes.append(node)
         self.signatures.append(signature)
-
-
-@cache
-def chain(parts: int) -> Wiring:
-    """One part after the other: a rule without an alias."""
-    return Wiring(tuple(Step(i, (i,), (i + 1,)) for i in range(parts)), parts + 1)
-
-
-def shown(value: Value) -> str:
-    """A shape as it is written in a file: 3x64x64."""
-    return "x".join(map(str, value.shape))

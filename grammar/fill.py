@@ -215,7 +215,7 @@ class Fill:
         for step in plan.wiring.steps:
             read = tuple(v for r in step.reads if (v := registers[r]) is not None)
             if isinstance(step.part, Op | Join):
-                leaf = Leaf((), step.part, step.arguments, 1.0)
+                leaf = self.program.own(step)
                 result = leaf.at(read[0]) if isinstance(step.part, Op) else leaf.join(read)
                 if result is None or not self.pay(result):
                     return None

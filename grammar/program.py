@@ -24,6 +24,7 @@ from archrank.grammar.signatures import (
     Op,
     Shape,
     Split,
+    Step,
     Structure,
     Value,
     Wiring,
@@ -151,6 +152,7 @@ class Program:
         self.heads = tuple(production.head for production in grammar.productions)
         self.leaves: dict[tuple[int, ...], Leaf] = {}
         self.options: list[list[Leaf]] = [[] for _ in grammar.names]
+        self._own: dict[tuple[str, tuple[Argument, ...]], Leaf] = {}
         self._fitting: dict[tuple[int, Value], list[Fit]] = {}
         self._giving: dict[tuple[int, Value, Shape], list[Fit]] = {}
         for index, production in enumerate(grammar.productions):
@@ -165,6 +167,14 @@ class Program:
     def _words(self, wanted: Callable[[Leafy], bool]) -> frozenset[str]:
         """The canonical words of the leaves whose op is such."""
         return frozenset(leaf.word for leaf in self.leaves.values() if wanted(leaf.op))
+
+    def own(self, step: Step) -> Leaf:
+        """The op that a structure runs of its own, with what it gave before."""
+        assert not isinstance(step.part, int)
+        key = (step.part.name, step.arguments)
+        if key not in self._own:
+            self._own[key] = Leaf((), step.part, step.arguments, 1.0)
+        return self._own[key]
 
     def of_kind(self, kind: int, fits: list[Fit]) -> list[Fit]:
         """Those whose production is of a kind."""

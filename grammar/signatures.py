@@ -36,6 +36,11 @@ def elements(shape: Shape) -> int:
     return math.prod(shape)
 
 
+def shown(shape: Shape) -> str:
+    """A shape as it is written in a file: 3x64x64."""
+    return "x".join(map(str, shape))
+
+
 def nothing(*_: object) -> int:
     """0, for ops without weights or products."""
     return 0

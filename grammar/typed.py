@@ -16,7 +16,7 @@ from archrank.grammar.model import Grammar
 from archrank.grammar.program import Program
 from archrank.grammar.sampling import Uniforms
 from archrank.grammar.sentence import sentence_error
-from archrank.grammar.signatures import Shape, Value
+from archrank.grammar.signatures import Shape, Value, shown
 from archrank.grammar.skeleton import Skeleton
 from archrank.grammar.trees import Trees
 
@@ -44,7 +44,7 @@ class TypedTrees(Trees):
 
     def no_fit(self) -> EmptySpaceError:
         """The error where hardly any sentence can be made to fit."""
-        shape = "x".join(map(str, self.shape))
+        shape = shown(self.shape)
         place = self.grammar.places[self.grammar.start]
         message = (
             f"hardly any sentence can be made to fit the input {shape} and the bounds: give each rule of ops one that "
@@ -82,4 +82,4 @@ class TypedTrees(Trees):
         except Misfit as error:
             reading = self.sentences.read(d.text, self.grammar.start)
             at = reading.places[error.node] if d.choices == reading.choices else 0
-            raise sentence_error(d.text, at, f"{error} (input {'x'.join(map(str, shape))})") from None
+            raise sentence_error(d.text, at, f"{error} (input {shown(shape)})") from None

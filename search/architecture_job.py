@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +11,12 @@ import torch
 from archrank import grammar, predictors
 from archrank.grammar import Architecture, Derivation
 from archrank.grammar.heads import with_head
-from archrank.search.binding import tightened
+from archrank.search.binding import read_shape, tightened
 from archrank.search.config import ConfigError, RunConfig
 from archrank.search.expression import Constraint, parse_where
 from archrank.search.objective import KNOWN, Objective, parse_objectives
 from archrank.search.pricing import latency_name
+from archrank.search.serving import check_dtype, check_measurable, default_dtype, devices_of, torch_device
 from archrank.supernet import data as datasets
 from archrank.supernet.data.images import image_shape, prepare_images
 from archrank.supernet.networks import buildable
@@ -27,7 +27,6 @@ FINAL_SEEDS = 3
 """Trainings from scratch of each finalist."""
 SEARCH_SHARE = 1 / 4
 """Of a full training: what a candidate trains on from the shared weights."""
-_SHAPE = re.compile(r"[0-9]{1,5}(?:[x×][0-9]{1,5}){2}")
 MOST_FLOPS = 1e8
 """Of one row through a candidate of a recursive space, where the user bounds none: a space without end holds networks
 that no one could train.
@@ -143,18 +142,15 @@ def prepare_architectures(config: RunConfig) -> ArchitectureJob:
             f"{space.name}: no torch module for {', '.join(missing)}; decorate a torch.nn.Module class with ar.op in a "
             "file given by --ops"
         )
-    devices = {name: predictors.load(name) for name in config.hw}
-    if len(devices) < len(config.hw):
-        raise ConfigError(f"--hw {' --hw '.join(config.hw)}: each device once")
+    devices = devices_of(config)
+    torch_device(config.device)
     strategies.load(config.strategy)
     names = [n for n in KNOWN if n != "adapter_params"] + [latency_name(d, list(devices)) for d in devices]
     names.append("activation_bytes")
     asked = config.objective or ("loss", latency_name(config.hw[0], list(devices)) if devices else "params")
     objectives = parse_objectives(asked, names)
     constraints = tuple(c for w in config.where for c in parse_where(w, names))
-    for name in [o.name for o in objectives] + [c.name for c in constraints]:
-        if name.split("@")[0] in ("latency_ms", "memory_bytes") and not devices:
-            raise ConfigError(f"{name} needs a device: add --hw, e.g. --hw a100 (`search list devices`)")
+    check_measurable([o.name for o in objectives] + [c.name for c in constraints], config)
     if objectives[0].name not in ("loss", "accuracy"):
         raise ConfigError(f"--objective {objectives[0].name}: the first objective is the quality: loss or accuracy")
     return _with_data(config, space, devices, objectives, constraints)
@@ -171,6 +167,7 @@ def _with_data(
     shape = image_shape(raw, _shape(config.input), space.input)
     data = prepare_images(raw, shape)
     config = _resolved(config, data, devices)
+    check_dtype(config, devices)
     assert config.threads is not None
     torch.set_num_threads(config.threads)
     bound = tightened(space.with_input(shape), constraints)
@@ -187,9 +184,10 @@ def _with_data(
 def _shape(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
-    if not _SHAPE.fullmatch(text):
+    shape = read_shape(text)
+    if len(shape) != 3:
         raise ConfigError(f"--input {text}: write channels x height x width, such as 3x32x32")
-    return tuple(map(int, re.split("[x×]", text)))
+    return shape
 
 
 def _resolved(config: RunConfig, data: datasets.TaskData, devices: Mapping[str, predictors.Device]) -> RunConfig:
@@ -198,13 +196,12 @@ def _resolved(config: RunConfig, data: datasets.TaskData, devices: Mapping[str, 
     if batch < 2:
         raise ConfigError("--batch-size 1: batch normalisation needs at least 2 rows")
     epoch = -(-data.size("train") // batch)
-    dtype = next((t for t in ("bf16", "fp16") if all(t in d.profile.peak_ops_per_s for d in devices.values())), "fp32")
     filled = config.with_defaults(
         {
             "batch_size": batch,
             "train_steps": min(4000, max(100, 12 * epoch)),
             "lr": 2e-3,
-            "serve_dtype": dtype if devices else "fp32",
+            "serve_dtype": default_dtype(devices),
             "task": data.task,
             "threads": 1,
         }

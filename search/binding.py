@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 from archrank import grammar
 from archrank.search.errors import NothingFeasible
 from archrank.search.expression import Constraint, ExpressionError, parse_where
 
-__all__ = ["bound_space", "tightened", "within"]
+__all__ = ["bound_space", "read_shape", "tightened", "within"]
+
+_SHAPE = re.compile(r"[0-9]{1,9}(?:[x×][0-9]{1,9}){0,2}")
+
+
+def read_shape(text: str) -> tuple[int, ...]:
+    """3x32x32 as numbers, each from 1 to 2³¹ − 1; () where it is no shape of one to three axes."""
+    shape = tuple(map(int, re.split("[x×]", text))) if _SHAPE.fullmatch(text) else ()
+    return shape if all(0 < n < 2**31 for n in shape) else ()
 
 
 def bound_space(space: grammar.Space, *, base: str | None, target_modules: str | None) -> grammar.Space:

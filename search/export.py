@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,10 +123,7 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
     if run.is_architecture_run:
         return _take_network(run, trial, form, folder)
     sub = extract(run, trial)
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with _arriving(folder) as fresh:
         match form:
             case "peft":
                 sub.save_pretrained(fresh)
@@ -137,27 +135,30 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
             sub, fresh, form, run.config.task or "", run.config.serve_dtype or "fp32", len(run.labels)
         )
         (fresh / "README.md").write_text(model_card(run, trial, sub, form, folder, exact))
+    return Taken(folder, form, trial, exact, run.config.serve_dtype or "fp32", serving)
+
+
+@contextmanager
+def _arriving(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` to write in, which takes its place when all went well and is gone otherwise."""
+    fresh = folder.with_name(folder.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield fresh
         if folder.exists():
             folder.rmdir()
         fresh.rename(folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return Taken(folder, form, trial, exact, run.config.serve_dtype or "fp32", serving)
 
 
 def _take_network(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
     taken = architecture_export.extract_network(run, trial)
-    fresh = folder.with_name(folder.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    try:
+    with _arriving(folder) as fresh:
         difference = architecture_export.write_network(taken, fresh, form)
         card = architecture_export.network_card(run, trial, taken, form, difference)
         (fresh / "README.md").write_text(card, encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()
-        fresh.rename(folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return Taken(folder, form, trial, difference, "fp32", difference)
 
 

@@ -19,6 +19,7 @@ from archrank.search.errors import NothingFeasible
 from archrank.search.expression import Constraint, parse_where
 from archrank.search.objective import KNOWN, Objective, parse_objectives
 from archrank.search.pricing import Pricer, latency_name
+from archrank.search.serving import check_dtype, check_measurable, default_dtype, devices_of, torch_device
 from archrank.supernet import data as datasets
 from archrank.supernet import policies
 from archrank.supernet import tasks as task_kinds
@@ -141,16 +142,14 @@ def prepare(config: RunConfig) -> Job:
             "spaces (//@ target_modules, such as lora_ranks); "
             "sample it with `search sample`"
         )
-    devices = {name: predictors.load(name) for name in config.hw}
-    if len(devices) < len(config.hw):
-        raise ConfigError(f"--hw {' --hw '.join(config.hw)}: each device once")
+    devices = devices_of(config)
     _check_strategy(config.strategy)
     policy_class = policies.load(config.policy)
     names = [*KNOWN, *(latency_name(d, list(devices)) for d in devices)]
     objectives = parse_objectives(config.objective or _default_objectives(config, list(devices)), names)
     constraints = tuple(c for w in config.where for c in parse_where(w, names))
-    _check_measurable([o.name for o in objectives] + [c.name for c in constraints], config)
-    device = _torch_device(config.device)
+    check_measurable([o.name for o in objectives] + [c.name for c in constraints], config)
+    device = torch_device(config.device)
 
     if config.base is not None:
         check_base(config.base)
@@ -221,24 +220,6 @@ def _check_strategy(name: str) -> None:
     strategies.load(name)
 
 
-def _check_measurable(names: Sequence[str], config: RunConfig) -> None:
-    for name in names:
-        if name.split("@")[0] in ("latency_ms", "memory_bytes") and not config.hw:
-            raise ConfigError(f"{name} needs a device: add --hw, e.g. --hw a100 (`search list devices`)")
-
-
-def _torch_device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"--device {name}: must be cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"--device {name}: must be cpu, cuda or cuda:N")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"--device {name}: this torch sees no CUDA device; use --device cpu")
-    return device
-
-
 def _positions(base: Base) -> int:
     """Tokens that the base has positions for; no limit where its configuration names none."""
     text = base.settings.get_text_config()
@@ -259,18 +240,13 @@ def _resolved(
     """What the user left open, chosen; the embedded base's choices are those its benchmark was tuned with."""
     batch = config.batch_size or 32
     epoch = -(-data.size("train") // batch)
-    dtype = (
-        next((t for t in ("bf16", "fp16") if all(t in d.profile.peak_ops_per_s for d in devices.values())), "fp32")
-        if devices
-        else "fp32"
-    )
     return replace(
         config.with_defaults(
             {
                 "batch_size": batch,
                 "train_steps": 600 if base.embedded else min(2000, max(100, 3 * epoch)),
                 "lr": 1e-2 if base.embedded else 1e-3,
-                "serve_dtype": dtype,
+                "serve_dtype": default_dtype(devices),
                 "serve_seq": config.max_length,
                 "task": data.task,
                 "threads": 1 if sum(p.numel() for p in base.model.parameters()) < TINY else torch.get_num_threads(),
@@ -286,10 +262,7 @@ def _resolved(
 def _pricer(config: RunConfig, base: Base, net: Elastic, devices: Mapping[str, predictors.Device]) -> Pricer:
     assert config.serve_seq is not None
     assert config.serve_dtype is not None
-    for name, device in devices.items():
-        if config.serve_dtype not in device.profile.peak_ops_per_s:
-            has = ", ".join(device.profile.peak_ops_per_s)
-            raise ConfigError(f"--serve-dtype {config.serve_dtype}: {name} has peaks for {has}")
+    check_dtype(config, devices)
     bare = trace(base.model, batch=config.serve_batch, seq=config.serve_seq)
     params = sum(p.numel() for p in base.model.parameters())
     return Pricer(bare, net.shapes, devices, config.deploy, config.serve_dtype, bare.rows, params)

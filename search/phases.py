@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -42,7 +43,7 @@ class AnyJob(Protocol):
         """What the user should know before it starts."""
 
 
-class Shell:
+class Shell(ABC):
     """One pass over the phases of a run. A kind of run gives `study` and `phases`."""
 
     study: Study
@@ -55,9 +56,9 @@ class Shell:
         self.started = time.monotonic()
         self.before = sum(float(str(e.get("seconds", 0))) for e in self.log.events if e.get("event") == "session")
 
+    @abstractmethod
     def phases(self) -> None:
         """Everything that the run does, each phase doing what the folder does not hold yet."""
-        raise NotImplementedError
 
     def all(self) -> Run:
         """Every phase, then the report; an interruption saves and says how to go on."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from archrank.grammar import Architecture, Space
+from archrank.grammar.signatures import elements
 from archrank.supernet.networks import Network, build
 
 __all__ = ["CAPACITY_BYTES", "Bank", "Slot"]
@@ -171,16 +172,9 @@ def _overlap(one: Slot, other: Slot) -> float:
     for a, b in zip(one.shapes, other.shapes, strict=True):
         if len(a) != len(b) or (one.kind not in _SLICED_ANYWHERE and a[2:] != b[2:]):
             return 0.0
-        shared = _volume(tuple(map(min, a, b)))
-        common, total = common + shared, total + _volume(a) + _volume(b) - shared
+        shared = elements(tuple(map(min, a, b)))
+        common, total = common + shared, total + elements(a) + elements(b) - shared
     return common / total if total else 0.0
-
-
-def _volume(shape: tuple[int, ...]) -> int:
-    volume = 1
-    for n in shape:
-        volume *= n
-    return volume
 
 
 def _copy(module: nn.Module, source: Tensors) -> None:

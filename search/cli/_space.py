@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,6 @@ __all__ = ["add_text", "elaborated", "given_space", "numbers", "read_sentence"]
 
 LONGEST_FILE = 4_000_000
 _AROUND = 36
-_SHAPE = re.compile(r"[0-9]{1,9}(?:[x×][0-9]{1,9}){0,2}")
 
 
 def add_text(parser: argparse.ArgumentParser) -> None:
@@ -42,10 +40,12 @@ def given_space(args: argparse.Namespace) -> Space:
 
 
 def _for_input(space: Space, text: str) -> Space:
+    from archrank.search.binding import read_shape
+
     if not space.is_architecture_space:
         raise ConfigError(f"--input {text}: sentences of {space.name} are no architectures; leave --input out")
-    shape = tuple(map(int, re.split("[x×]", text))) if _SHAPE.fullmatch(text) else ()
-    if not shape or not all(0 < n < 2**31 for n in shape):
+    shape = read_shape(text)
+    if not shape:
         raise ConfigError(
             f"--input {text}: write channels x height x width, such as 3x32x32, or length x width, such as 128x64, "
             "each at least 1"

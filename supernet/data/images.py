@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from archrank.grammar.signatures import shown
 from archrank.supernet.base import Base
 from archrank.supernet.data.encode import TaskData, prepare
 from archrank.supernet.data.errors import DataError
@@ -34,11 +35,11 @@ def image_shape(raw: RawData, wanted: tuple[int, ...] | None, default: tuple[int
     if isinstance(rows, dict):
         own = tuple(int(n) for n in rows["image"].shape[1:])
         if wanted is not None and wanted != own:
-            raise DataError(f"--input {_shown(wanted)}: the images of {raw.name} are {_shown(own)}; leave --input out")
+            raise DataError(f"--input {shown(wanted)}: the images of {raw.name} are {shown(own)}; leave --input out")
         return own[0], own[1], own[2]
     shape = wanted or default or (3, 32, 32)
     if len(shape) != 3 or shape[0] not in (1, 3):
-        raise DataError(f"--input {_shown(shape)}: pictures are read as 1 or 3 channels x height x width")
+        raise DataError(f"--input {shown(shape)}: pictures are read as 1 or 3 channels x height x width")
     return shape[0], shape[1], shape[2]
 
 
@@ -48,7 +49,3 @@ def prepare_images(raw: RawData, shape: tuple[int, int, int]) -> TaskData:
     blank.config = _ImageSize(shape[0], (shape[1], shape[2]))  # type: ignore[assignment]
     base = Base(blank, None, raw.task, (), "", "", False)
     return prepare(raw, base)
-
-
-def _shown(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
