@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from archrank.supernet.net import Config, Elastic, elastic
     from archrank.supernet.networks import Network, build
     from archrank.supernet.population_training import train_population
+    from archrank.supernet.sandwich import Sandwich, fine_tune, train_sandwich
     from archrank.supernet.subnetwork import SubNetwork
     from archrank.supernet.tracing import workload
 
@@ -25,18 +26,22 @@ __all__ = [
     "Bank",
     "Config",
     "CutNetwork",
+    "Distillation",
     "Elastic",
     "ElasticEncoder",
     "Ensemble",
     "Network",
+    "Sandwich",
     "SubNetwork",
     "build",
     "elastic",
     "ensemble",
     "evaluation_methods",
+    "fine_tune",
     "load_cut",
     "policies",
     "train_population",
+    "train_sandwich",
     "workload",
 ]
 
@@ -44,6 +49,7 @@ _HOME = {
     "Bank": "bank",
     "Config": "net",
     "CutNetwork": "cut_network",
+    "Distillation": "distillation",
     "Elastic": "net",
     "ElasticEncoder": "elastic_encoder",
     "Ensemble": "ensembles",
@@ -53,8 +59,11 @@ _HOME = {
     "ensemble": "ensembles",
     "load_cut": "cut_export",
     "evaluation_methods": "evaluation",
+    "fine_tune": "sandwich",
+    "Sandwich": "sandwich",
     "SubNetwork": "subnetwork",
     "train_population": "population_training",
+    "train_sandwich": "sandwich",
     "workload": "tracing",
 }
 
