@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from archrank.search.errors import RunError
 from archrank.search.job import SUPERNET_RUNS, Job, new_parameters, prepare
 from archrank.search.pareto import Scale
 from archrank.search.phases import Shell
+from archrank.search.racing import MEASURED, Rivals, Scorer
 from archrank.search.results import Run, open_run
 from archrank.search.storage import RunLock, write_atomic
 from archrank.search.strata import Strata
@@ -158,8 +160,9 @@ class _Phases(Shell):
         self.scale = Scale.from_json(self.job.objectives, saved)
 
     def _search(self) -> None:
-        """Inherited values of `trials` candidates, budget strata in turn."""
+        """Inherited values of `trials` candidates, budget strata in turn; hopeless ones are stopped early."""
         wanted = self.job.config.trials
+        rivals = self._rivals()
         self.progress.phase("search", total=wanted, unit="trials")
         while (n := self._count("inherited")) < wanted:
             asked = self.study.ask(1)
@@ -176,10 +179,31 @@ class _Phases(Shell):
                 seconds = time.monotonic() - began
                 self.study.tell(derivation, cost, seconds=seconds, infeasible=reason, constraints=broken)
             else:
-                values = {**self.job.score(self.job.net, "validation", ranks), **cost}
-                self.study.tell(derivation, values, seconds=time.monotonic() - began, constraints=self.job.constraints)
+                scored = self._scorer.score(ranks, None if rivals is None else rivals.against(cost))
+                told = self.study.tell(
+                    derivation,
+                    {**scored.values, **cost},
+                    seconds=time.monotonic() - began,
+                    constraints=self.job.constraints,
+                    extra=scored.extra,
+                )
+                if rivals:
+                    rivals.add(told)
             self._show(n + 1)
             self._pause()
+
+    def _rivals(self) -> Rivals | None:
+        """None where every row is read: as asked, or because a constraint needs a measured value."""
+        job, config = self.job, self.job.config
+        if config.no_race or any(c.name in MEASURED for c in job.constraints):
+            return None
+        keep = candidates.most_promoted(
+            self.strata, config.trials, config.finalists, all_feasible=not self.job.constraints
+        )
+        rivals = Rivals(self.strata, job.objectives, keep)
+        for trial in self.study.trials:
+            rivals.add(trial)
+        return rivals
 
     def _rerank(self) -> None:
         """The best of each stratum, fine-tuned for a while from inherited weights on two seeds: this makes budgets
@@ -288,7 +312,12 @@ class _Phases(Shell):
     # -- small parts ------------------------------------------------------------------------------------------------
 
     def _values(self, ranks: Mapping[str, int]) -> dict[str, float]:
-        return {**self.job.score(self.job.net, "validation", ranks), **self.job.pricer.price(ranks)}
+        return {**self._scorer.score(ranks).values, **self.job.pricer.price(ranks)}
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        """Made once the supernet is trained."""
+        return Scorer(self.job)
 
     def _checkpoint(self, purpose: str) -> Checkpoint:
         return Checkpoint(self.path / "checkpoint.safetensors", purpose, 60 * self.job.config.save_minutes)
