@@ -2,8 +2,8 @@
 
     python benchmarks/racing.py --out benchmarks/results/racing.json [--seed 0]
 
-Five seeds, each with a supernet of its own. Population: 200 sampled candidates by loss and adapter parameters, rows of a
-full evaluation over rows of the race (the pilot's counted in), certain and with sampled blocks at error 0.05. Search:
+Five seeds, each with a supernet of its own. Population: 200 sampled candidates by loss and adapter parameters, rows of
+a full evaluation over rows of the race (the pilot's counted in), certain and with sampled blocks at error 0.05. Search:
 200 trials of the run's own search phase, by strategy, raced and not from the same supernet; `random` proposes the same
 to both, `nsga2` does not, so its fronts are compared by hypervolume. Seconds are CPU time of one thread.
 """
@@ -132,7 +132,7 @@ def main() -> None:
     write_result(
         args.out,
         {
-            "claim": f"validation rows of a full evaluation over those of a race, {CANDIDATES} candidates, the same front",
+            "claim": f"validation rows of a full evaluation over those of a race with the same front, {CANDIDATES} candidates",
             "value": float(np.mean(ratios)),
             "unit": "ratio (embedded ViT of 3 × 32, 300 rows)",
             "ci": interval(ratios),
