@@ -64,6 +64,9 @@ class RunConfig:
         ("inherited", "train"),
     )
     eval_rows: int = _flag(512, "how", "validation rows that price a candidate; later stages read all")
+    no_race: bool = _flag(
+        False, "how", "read every row for every candidate, also where others are better for certain after a few"
+    )
     finalists: int = _flag(6, "how", "candidates that get the full fine-tune")
     train_steps: int | None = _flag(None, "how", "steps of one full fine-tune; the supernet trains twice as long")
     batch_size: int | None = _flag(None, "how", "rows of a training step")
