@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from archrank.supernet import policies as policies
+    from archrank.supernet import proxies as proxies
     from archrank.supernet.bank import Bank
     from archrank.supernet.cut_export import load_cut
     from archrank.supernet.cut_network import CutNetwork
@@ -40,6 +41,7 @@ __all__ = [
     "fine_tune",
     "load_cut",
     "policies",
+    "proxies",
     "train_population",
     "train_sandwich",
     "workload",
@@ -71,6 +73,6 @@ _HOME = {
 def __getattr__(name: str) -> object:
     if name in _HOME:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name in ("policies", "adapters"):
+    if name in ("policies", "adapters", "proxies"):
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"archrank.supernet has no {name!r}; there are: {', '.join(__all__)}")
