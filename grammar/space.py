@@ -26,6 +26,7 @@ from archrank.grammar.layers import (
 )
 from archrank.grammar.model import Grammar
 from archrank.grammar.nearest import did_you_mean
+from archrank.grammar.paths import Paths, unrolled
 from archrank.grammar.program import Program
 from archrank.grammar.signatures import Shape
 from archrank.grammar.site_space import Sites
@@ -67,6 +68,7 @@ class Space:
         self.layers: dict[str, EncoderLayer] = {}
         self._engine: Trees | Sites | None = None
         self._coder: SiteEncoding | TreeEncoding | None = None
+        self._unrolled: list[Paths | None] = []
 
     def __repr__(self) -> str:
         """Name, sites and bounds."""
@@ -486,6 +488,14 @@ class Space:
         candidate.
         """
         return self._encoder().decode(values)
+
+    def paths(self) -> Paths | None:
+        """The candidates as rows of integers, for strategies that vary whole populations; None in recursive spaces and
+        in those of more than 600 places.
+        """
+        if not self._unrolled:
+            self._unrolled = [unrolled(self._any())]
+        return self._unrolled[0]
 
     def _encoder(self) -> SiteEncoding | TreeEncoding:
         if self._coder is None:
