@@ -70,6 +70,23 @@ class Paths:
         """(n, places) -> (n,): whether the bounds that are cheap to check are kept."""
         return np.ones(len(codes), dtype=bool)
 
+    def neighbours(self, codes: Codes, rng: np.random.Generator, most: int | None = None) -> Codes:
+        """All rows that take another way at one reached place of one of the rows (n, places), at most `most` of them
+        drawn; places reached anew draw their ways.
+        """
+        open_ = np.flatnonzero(self.sizes > 1)
+        here, place = np.nonzero(codes[:, open_] >= 0)
+        place = open_[place]
+        times = self.sizes[place] - 1
+        row, where = np.repeat(here, times), np.repeat(place, times)
+        step = 1 + np.arange(len(row)) - np.repeat(np.cumsum(times) - times, times)
+        if most is not None and len(row) > most:
+            kept = np.sort(rng.permutation(len(row))[:most])
+            row, where, step = row[kept], where[kept], step[kept]
+        found: Codes = codes[row].copy()
+        found[np.arange(len(row)), where] = (found[np.arange(len(row)), where] + step) % self.sizes[where]
+        return self.reached(found, rng)
+
     def drawn(self, shape: tuple[int, ...], rng: np.random.Generator) -> Codes:
         """Ways by the grammar's probabilities, (…, places)."""
         uniform = rng.random((*shape, len(self.places)))

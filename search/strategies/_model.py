@@ -48,15 +48,15 @@ def _agreement(a: Array, b: Array) -> float:
 
 
 class Belief:
-    """One objective's model on x (n, f), y (n,), in the objective's own unit."""
+    """One objective's model on x (n, f), y (n,), in the objective's own unit; `before`: the last one, for its factor."""
 
-    def __init__(self, x: Array, y: Array, groups: Groups, choice: Choice) -> None:
+    def __init__(self, x: Array, y: Array, groups: Groups, choice: Choice, before: Belief | None = None) -> None:
         self.warp: Warp = warp(choice.kind, y)
-        self.process = Process(x, self.warp(y), groups, choice.setting)
+        self.process = Process(x, self.warp(y), groups, choice.setting, None if before is None else before.process)
 
     def mean(self, x: Array) -> Array:
-        """(k, f) -> (k,)."""
-        return self.warp.back(self.process.mean(self.process.cross(x)))
+        """(k, f) -> (k,), in single precision: to choose what is looked at closely."""
+        return self.warp.back(self.process.rough_mean(x))
 
     def watch(self, x: Array) -> Watched:
         """The candidates (k, f) with means and variances that follow what is added."""
@@ -73,15 +73,17 @@ class Watched:
         cross = process.cross(x)
         self._belief, self._x = belief, x
         self._z = process.mean(cross)
+        self.mean = belief.warp.back(self._z)
         self._half = process.half(cross)
         self._variance = np.maximum(process.prior(x) - (self._half**2).sum(0), 1e-8)
         self._extra: list[Array] = []
 
-    def told(self) -> tuple[Array, Array]:
-        """Means and deviations (k,), in the objective's unit (deviations by the warp's slope)."""
+    def deviation(self) -> Array:
+        """(k,), in the objective's unit: by the warp's slope."""
         back, sd = self._belief.warp.back, np.sqrt(self._variance) * self._belief.process.scale
-        mean = back(self._z)
-        return mean, np.maximum((back(self._z + sd) - back(self._z - sd)) / 2, 1e-9 * (1 + np.abs(mean)))
+        if self._belief.warp.kind == "none":
+            return np.maximum(sd * self._belief.warp.width, 1e-9 * (1 + np.abs(self.mean)))
+        return np.maximum((back(self._z + sd) - back(self._z - sd)) / 2, 1e-9 * (1 + np.abs(self.mean)))
 
     def take(self, i: int) -> None:
         """Candidate i counts as known."""

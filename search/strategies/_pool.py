@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 __all__ = ["Pool", "RowPool", "TextPool", "pool_of"]
 
 Array = NDArray[np.float64]
+Predict = Callable[[Array], Array]
+"""(k, f) features -> (k, p) predictions."""
 Choose = Callable[[Array, int], NDArray[np.int64]]
-"""(features, n) -> places of the n most promising, best first."""
+"""(k, p) predictions, n -> places of the n most promising, best first."""
 
 GENERATIONS = 4
 CHILDREN = 100
-NEIGHBOURS = 300
-SAMPLES = 60
+NEIGHBOURS = 250
+SAMPLES = 50
 SURVIVORS = 40
 
 
@@ -41,9 +43,14 @@ class Pool:
         raise NotImplementedError
 
     def evolved(
-        self, best: Sequence[Derivation], taken: Collection[str], choose: Choose, rng: np.random.Generator
-    ) -> tuple[Array, Callable[[int], Derivation | None]]:
-        """Features of new candidates, and how to read one of them (None where it breaks the bounds).
+        self,
+        best: Sequence[Derivation],
+        taken: Collection[str],
+        predict: Predict,
+        choose: Choose,
+        rng: np.random.Generator,
+    ) -> tuple[Array, Array, Callable[[int], Derivation | None]]:
+        """Features and predictions of new candidates, and how to read one of them (None where it breaks the bounds).
 
         best: the parents to begin with, best first; those that are not dominated have their neighbours looked at.
         """
@@ -71,22 +78,27 @@ class RowPool(Pool):
         return self._of(self._encoded(candidates))
 
     def evolved(
-        self, best: Sequence[Derivation], taken: Collection[str], choose: Choose, rng: np.random.Generator
-    ) -> tuple[Array, Callable[[int], Derivation | None]]:
+        self,
+        best: Sequence[Derivation],
+        taken: Collection[str],
+        predict: Predict,
+        choose: Choose,
+        rng: np.random.Generator,
+    ) -> tuple[Array, Array, Callable[[int], Derivation | None]]:
         """See `Pool.evolved`."""
         elite = self._encoded(best)
         known = {row.tobytes() for row in self._encoded_taken(taken)}
-        pool = np.concatenate([self._neighbours(elite, rng), self._samples(rng)])
-        pool = self._new(pool, known)
+        rows = self._new(np.concatenate([self._paths.neighbours(elite, rng, NEIGHBOURS), self._samples(rng)]), known)
+        x = self._of(rows)
+        told = predict(x)
         for _ in range(GENERATIONS):
-            parents = elite
-            if len(pool):
-                x = self._of(pool)
-                parents = np.concatenate([pool[choose(x, SURVIVORS)], elite[:10]])
-            children = self._children(parents, rng)
-            pool = self._new(np.concatenate([pool, children]), known)
-        rows = pool
-        return self._of(rows), lambda i: self._read(rows[i])
+            parents = np.concatenate([rows[choose(told, SURVIVORS)], elite[:10]])
+            more = self._new(self._children(parents, rng), known)
+            if len(more):
+                x_more = self._of(more)
+                rows, x = np.concatenate([rows, more]), np.concatenate([x, x_more])
+                told = np.concatenate([told, predict(x_more)])
+        return x, told, lambda i: self._read(rows[i])
 
     def _encoded_taken(self, taken: Collection[str]) -> Codes:
         rows = [self._rows[key] for key in taken if key in self._rows]
@@ -100,33 +112,16 @@ class RowPool(Pool):
             self._known[name] = self._paths.decode(row.tolist())
         return self._known[name]
 
-    def _new(self, rows: Codes, known: Collection[bytes]) -> Codes:
-        """Each row once, in their order, without those that are known or do not fit."""
+    def _new(self, rows: Codes, known: set[bytes]) -> Codes:
+        """Each row once, in their order, without those that are known (these become so) or do not fit."""
         rows = rows[self._paths.fits(rows)]
-        first: dict[bytes, int] = {}
+        kept = []
         for i, row in enumerate(rows):
             name = row.tobytes()
             if name not in known:
-                first.setdefault(name, i)
-        return rows[list(first.values())]
-
-    def _neighbours(self, elite: Codes, rng: np.random.Generator) -> Codes:
-        """Other ways at one reached place each; at most NEIGHBOURS, drawn from all."""
-        here, place = np.nonzero(elite[:, self._open] >= 0)
-        place = self._open[place]
-        changes = [
-            (i, p, way)
-            for i, p in zip(here.tolist(), place.tolist(), strict=True)
-            for way in range(int(self._paths.sizes[p]))
-            if way != elite[i, p]
-        ]
-        if len(changes) > NEIGHBOURS:
-            changes = [changes[k] for k in np.sort(rng.permutation(len(changes))[:NEIGHBOURS])]
-        if not changes:
-            return elite[:0]
-        rows = elite[[i for i, _, _ in changes]].copy()
-        rows[np.arange(len(rows)), [p for _, p, _ in changes]] = [way for _, _, way in changes]
-        return self._paths.reached(rows, rng)
+                known.add(name)
+                kept.append(i)
+        return rows[kept]
 
     def _samples(self, rng: np.random.Generator) -> Codes:
         return self._paths.reached(np.full((SAMPLES, len(self._paths.places)), -1), rng)
@@ -137,19 +132,17 @@ class RowPool(Pool):
         rows = np.where(mix & (rng.random(a.shape) < 0.5), b, a)
         rows = self._paths.reached(rows, rng)
         for share in (0.8, 0.4):
-            rows = self._mutated(rows, rng.random(CHILDREN) < share, rng)
-        return rows
+            self._mutate(rows, rng.random(CHILDREN) < share, rng)
+        return self._paths.reached(rows, rng)
 
-    def _mutated(self, rows: Codes, which: NDArray[np.bool_], rng: np.random.Generator) -> Codes:
-        """One reached place of each of these takes another way, any with equal probability."""
+    def _mutate(self, rows: Codes, which: NDArray[np.bool_], rng: np.random.Generator) -> None:
+        """One reached place of each of these takes another way, any with equal probability; in place."""
         score = np.where(rows[:, self._open] >= 0, rng.random((len(rows), len(self._open))), -1.0)
         place = self._open[score.argmax(1)]
         sizes = self._paths.sizes[place]
         at = np.flatnonzero(which & (score.max(1) >= 0))
         step = 1 + (rng.random(len(rows)) * (sizes - 1)).astype(np.int64)
-        rows = rows.copy()
         rows[at, place[at]] = (rows[at, place[at]] + step[at]) % sizes[at]
-        return self._paths.reached(rows, rng)
 
 
 class TextPool(Pool):
@@ -170,8 +163,13 @@ class TextPool(Pool):
         return found
 
     def evolved(
-        self, best: Sequence[Derivation], taken: Collection[str], choose: Choose, rng: np.random.Generator
-    ) -> tuple[Array, Callable[[int], Derivation | None]]:
+        self,
+        best: Sequence[Derivation],
+        taken: Collection[str],
+        predict: Predict,
+        choose: Choose,
+        rng: np.random.Generator,
+    ) -> tuple[Array, Array, Callable[[int], Derivation | None]]:
         """See `Pool.evolved`."""
         pool: dict[str, Derivation] = {}
         parents = list(best)
@@ -182,10 +180,10 @@ class TextPool(Pool):
                     pool[child.key] = child
             found = list(pool.values())
             if found:
-                parents = [found[i] for i in choose(self.features(found), 10)] + list(best[:6])
+                parents = [found[i] for i in choose(predict(self.features(found)), 10)] + list(best[:6])
         found = list(pool.values())
         x = self.features(found) if found else np.zeros((0, len(self.groups)))
-        return x, lambda i: found[i]
+        return x, predict(x), lambda i: found[i]
 
     def _child(self, parents: Sequence[Derivation], rng: np.random.Generator) -> Derivation | None:
         a, b = (parents[int(k)] for k in rng.integers(len(parents), size=2))

@@ -8,16 +8,19 @@ features, m the Matérn function of order 5/2 (Rasmussen and Williams 2006, §4.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import cho_factor, cho_solve, cholesky, solve_triangular
 from scipy.linalg.blas import dsyrk
 from scipy.optimize import minimize
 
 __all__ = ["Process", "Setting", "tuned"]
 
 Array = NDArray[np.float64]
+AnyFloat = TypeVar("AnyFloat", NDArray[np.float64], NDArray[np.float32])
+CHUNK = 64
 LINEAR, NOISE = 1.0, 1e-3  # where the search for them begins
 LEAST_NOISE, MOST_NOISE = 1e-5, 1.0
 SPREAD = 1.5  # of log w under its prior
@@ -26,39 +29,61 @@ STEPS = 40
 
 @dataclass(frozen=True)
 class Setting:
-    """Hyperparameters: w (groups,), a, σ²."""
+    """Hyperparameters: w (groups,), a, σ², and the features' centre (f,)."""
 
     weights: Array
     linear: float
     noise: float
+    middle: Array
 
 
 class Process:
-    """Fitted to features x (n, f) and values y (n,); `groups` (f,) numbers each feature's weight."""
+    """Fitted to features x (n, f) and values y (n,); `groups` (f,) numbers each feature's weight.
 
-    def __init__(self, x: Array, y: Array, groups: NDArray[np.int64], setting: Setting) -> None:
-        self.setting = setting
+    The Cholesky factor is computed in chunks of 64 rows; those that `before`, an earlier process of the same setting,
+    shares are taken from it, bit for bit what they would be anew.
+    """
+
+    def __init__(
+        self, x: Array, y: Array, groups: NDArray[np.int64], setting: Setting, before: Process | None = None
+    ) -> None:
+        self.setting, n = setting, len(x)
         self._root = np.sqrt(setting.weights)[groups]
-        self._middle = x.mean(0)
-        self._x = (x - self._middle) * self._root
+        self._x = (x - setting.middle) * self._root
         self._norms = (self._x**2).sum(1)
-        self._shift, spread = float(y.mean()), float(y.std())
-        z = (y - self._shift) / (spread or 1.0)
-        k = self._kernel(self._x, self._norms)
-        k[np.diag_indices_from(k)] += setting.noise
-        self._factor = cho_factor(k, lower=True, overwrite_a=True, check_finite=False)
-        alpha = cho_solve(self._factor, z, check_finite=False)
-        self._weights = alpha * (spread or 1.0)
-        self._scale = (spread or 1.0) * np.sqrt(max(float(z @ alpha) / len(z), 1e-12))
+        self._factor = np.zeros((n, n))
+        begin = 0 if before is None else _shared(before, self)
+        if before is not None:
+            self._factor[:begin, :begin] = before._factor[:begin, :begin]
+        for low in range(begin, n, CHUNK):
+            self._extend(low, min(low + CHUNK, n))
+        self._shift, spread = float(y.mean()), float(y.std()) or 1.0
+        z = (y - self._shift) / spread
+        half = solve_triangular(self._factor, z, lower=True, check_finite=False)
+        alpha = solve_triangular(self._factor, half, lower=True, trans=1, check_finite=False)
+        self._weights = alpha * spread
+        self._scale = spread * np.sqrt(max(float(half @ half) / n, 1e-12))
+        self._single = (self._x.astype(np.float32), self._norms.astype(np.float32), self._weights.astype(np.float32))
 
-    def _kernel(self, x: Array, norms: Array) -> Array:
-        gram = x @ self._x.T
-        r2 = norms[:, None] + self._norms[None] - 2 * gram
+    def _extend(self, low: int, high: int) -> None:
+        here, factor = self._x[low:high], self._factor
+        k = self._kernel(here, self._norms[low:high], high)
+        if low:
+            factor[low:high, :low] = solve_triangular(
+                factor[:low, :low], k[:, :low].T, lower=True, check_finite=False
+            ).T
+        corner = k[:, low:] - factor[low:high, :low] @ factor[low:high, :low].T
+        corner[np.diag_indices_from(corner)] += self.setting.noise
+        factor[low:high, low:high] = cholesky(corner, lower=True, check_finite=False)
+
+    def _kernel(self, x: Array, norms: Array, count: int | None = None) -> Array:
+        gram = x @ self._x[:count].T
+        r2 = norms[:, None] + self._norms[None, :count] - 2 * gram
         return _matern(np.maximum(r2, 0.0, out=r2)) + self.setting.linear * gram
 
     def cross(self, x: Array) -> Array:
         """(k, f) -> (k, n): kernel values with what it was fitted to."""
-        z = (x - self._middle) * self._root
+        z = (x - self.setting.middle) * self._root
         return self._kernel(z, (z**2).sum(1))
 
     def mean(self, cross: Array) -> Array:
@@ -66,28 +91,41 @@ class Process:
         found: Array = cross @ self._weights + self._shift
         return found
 
+    def rough_mean(self, x: Array) -> Array:
+        """(k, f) -> (k,): the mean in single precision, a third of the time."""
+        own, norms, weights = self._single
+        z = ((x - self.setting.middle) * self._root).astype(np.float32)
+        gram = z @ own.T
+        r2 = (z**2).sum(1)[:, None] + norms[None]
+        r2 -= 2 * gram
+        k = _matern(np.maximum(r2, 0.0, out=r2))
+        gram *= np.float32(self.setting.linear)
+        k += gram
+        found: Array = (k @ weights).astype(np.float64) + self._shift
+        return found
+
     def half(self, cross: Array) -> Array:
         """(k, n) -> (n, k): L⁻¹ of the kernel values, K = L Lᵀ."""
-        found: Array = solve_triangular(self._factor[0], cross.T, lower=True, check_finite=False)
+        found: Array = solve_triangular(self._factor, cross.T, lower=True, check_finite=False)
         return found
 
     def prior(self, x: Array) -> Array:
         """(k, f) -> (k,): the kernel of each with itself."""
-        z = (x - self._middle) * self._root
+        z = (x - self.setting.middle) * self._root
         found: Array = 1.0 + self.setting.linear * (z**2).sum(1)
         return found
 
     def between(self, x: Array, other: Array) -> Array:
         """(k, f), (f,) -> (k,): kernel values with one point."""
-        z, o = (x - self._middle) * self._root, (other - self._middle) * self._root
+        z, o = (x - self.setting.middle) * self._root, (other - self.setting.middle) * self._root
         gram = z @ o
         r2 = np.maximum((z**2).sum(1) + float(o @ o) - 2 * gram, 0.0)
         found: Array = _matern(r2) + self.setting.linear * gram
         return found
 
     def leave_one_out(self, y: Array) -> Array:
-        """(n,): the mean at each row of the data, predicted from the others."""
-        inverse = cho_solve(self._factor, np.eye(len(y)), check_finite=False)
+        """(n,): the mean at each row of the data, predicted from the others (Rasmussen and Williams 2006, eq. 5.12)."""
+        inverse = cho_solve((self._factor, True), np.eye(len(y)), check_finite=False)
         found: Array = y - self._weights / np.diag(inverse)
         return found
 
@@ -97,10 +135,25 @@ class Process:
         return float(self._scale)
 
 
-def _matern(r2: Array) -> Array:
-    root = np.sqrt(5.0 * r2)
-    found: Array = (1 + root + root * root / 3) * np.exp(-root)
-    return found
+def _shared(before: Process, after: Process) -> int:
+    """Rows, in whole chunks, that both have."""
+    if before.setting is not after.setting:
+        return 0
+    n = min(len(before._x), len(after._x)) // CHUNK * CHUNK
+    differ = np.flatnonzero((before._x[:n] != after._x[:n]).any(axis=1))
+    return int(differ[0]) // CHUNK * CHUNK if len(differ) else n
+
+
+def _matern(r2: AnyFloat) -> AnyFloat:
+    """(1 + s + s²/3) exp(−s), s = √(5 r²); overwrites r2."""
+    r2 *= 5
+    root = np.sqrt(r2)
+    r2 /= 3
+    r2 += root
+    r2 += 1
+    np.negative(root, out=root)
+    r2 *= np.exp(root, out=root)
+    return r2
 
 
 def tuned(x: Array, y: Array, groups: NDArray[np.int64], start: Setting | None = None) -> Setting:
@@ -146,7 +199,7 @@ def tuned(x: Array, y: Array, groups: NDArray[np.int64], start: Setting | None =
     bounds = [(middle - 8, middle + 6)] * count + [(-7.0, 6.0), (np.log(LEAST_NOISE), np.log(MOST_NOISE))]
     clipped = np.clip(begin, [b[0] for b in bounds], [b[1] for b in bounds])
     best = minimize(loss, clipped, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": STEPS}).x
-    return Setting(np.exp(best[:count]), float(np.exp(best[-2])), float(np.exp(best[-1])))
+    return Setting(np.exp(best[:count]), float(np.exp(best[-2])), float(np.exp(best[-1])), x.mean(0))
 
 
 def _gram(x: Array) -> Array:
