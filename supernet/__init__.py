@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from archrank.supernet import policies as policies
     from archrank.supernet.bank import Bank
+    from archrank.supernet.canonical_form import canonical
     from archrank.supernet.cut_export import load_cut
     from archrank.supernet.cut_network import CutNetwork
     from archrank.supernet.elastic_encoder import ElasticEncoder
@@ -31,6 +32,7 @@ __all__ = [
     "Network",
     "SubNetwork",
     "build",
+    "canonical",
     "elastic",
     "ensemble",
     "evaluation_methods",
@@ -49,6 +51,7 @@ _HOME = {
     "Ensemble": "ensembles",
     "Network": "networks",
     "build": "networks",
+    "canonical": "canonical_form",
     "elastic": "net",
     "ensemble": "ensembles",
     "load_cut": "cut_export",
