@@ -186,7 +186,7 @@ def run_shrink(adapter: Path, plan: ShrinkPlan, out: Path) -> Shrunk:
     )
 
 
-def _ranks(source: PeftFolder, plan: ShrinkPlan, spectra: Mapping[str, np.ndarray]) -> dict[str, int]:  # type: ignore[type-arg]
+def _ranks(source: PeftFolder, plan: ShrinkPlan, spectra: Mapping[str, np.ndarray]) -> dict[str, int]:
     import torch
 
     from archrank.supernet.canonical_form import numerical_rank
@@ -206,7 +206,7 @@ def _ranks(source: PeftFolder, plan: ShrinkPlan, spectra: Mapping[str, np.ndarra
     least = min(prices[n] for n, r in most.items() if r)
     if budget < least:
         raise NothingFeasible(
-            f"--where adapter_params <= {budget:g}: the smallest adapter that can be kept, one component of one module, "
+            f"--where adapter_params <= {budget:g}: the smallest that can be kept, one component of one module, "
             f"has {least:,}; ask for at least that"
         )
     return by_budget({n: s[: most[n]] for n, s in spectra.items()}, prices, budget)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ Factors = dict[str, tuple[Tensor, Tensor]]
 
 def ranks_by_loss(
     source: PeftFolder, plan: ShrinkPlan
-) -> tuple[Factors, dict[str, np.ndarray], dict[str, int], dict[str, float]]:  # type: ignore[type-arg]
+) -> tuple[Factors, dict[str, np.ndarray], dict[str, int], dict[str, float]]:
     """(factors in data-aware canonical form, their spectra, ranks, {"whole", "shrunk"} validation losses).
 
     Components are ordered by E‖σ_j u_j v_jᵀ x‖² over training rows and dropped in that order, per parameter; of the
@@ -69,15 +69,17 @@ def ranks_by_loss(
     return forms, spectra, dict(rungs[best]), {"whole": found[0], "shrunk": found[best]}
 
 
-def _sizes(A: Tensor, B: Tensor, moment: Tensor | None) -> np.ndarray:  # type: ignore[type-arg]
+def _sizes(A: Tensor, B: Tensor, moment: Tensor | None) -> np.ndarray:
     """‖b_j‖ (a_jᵀ C a_j)^½: a component's size where the inputs are."""
     a = A.double()
     inside = a.square().sum(1) if moment is None else torch.einsum("ri,ij,rj->r", a, moment.double(), a).clamp(min=0)
-    sizes: np.ndarray = (inside.sqrt() * B.double().norm(dim=0)).numpy()  # type: ignore[type-arg]
+    sizes: np.ndarray = (inside.sqrt() * B.double().norm(dim=0)).numpy()
     return sizes
 
 
-def _prepared(source: PeftFolder, plan: ShrinkPlan) -> tuple[Base, list[dict[str, Tensor]], list[Mapping[str, Tensor]]]:
+def _prepared(
+    source: PeftFolder, plan: ShrinkPlan
+) -> tuple[Base, list[dict[str, Tensor]], Sequence[Mapping[str, Tensor]]]:
     """The base with the adapter's heads, validation batches, and a few training batches."""
     assert plan.data is not None
     name = plan.base or str(source.config.get("base_model_name_or_path") or "") or None

@@ -23,7 +23,7 @@ def spectrum_svg(spectra: Mapping[str, Sequence[float]], ranks: Mapping[str, int
         f'viewBox="0 0 {width:.0f} {height}" font-family="ui-monospace, monospace" font-size="11">',
         "<style>text{fill:#222}rect.c{fill:#2563eb}rect.k{fill:none;stroke:#d9480f;stroke-width:1.5}"
         "@media(prefers-color-scheme:dark){text{fill:#ddd}rect.c{fill:#7aa2ff}rect.k{stroke:#ff922b}}</style>",
-        f'<text x="8" y="16">singular values of each product, tint log10 σ over {DECADES} decades from {top:.3g}</text>',
+        f'<text x="8" y="16">singular values, tint log10 σ over {DECADES} decades from {top:.3g}</text>',
         '<text x="8" y="32">framed: kept; the number is the rank</text>',
     ]
     for row, (name, spectrum) in enumerate(spectra.items()):

@@ -120,7 +120,8 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         pickle = " (only adapter_model.bin, a pickle, which can run code when it is read: save it again with PEFT)"
         raise AdapterFolderError(f"{path}: has no {WEIGHTS}" + pickle * (path / "adapter_model.bin").is_file())
     try:
-        return load_file(path / WEIGHTS)
+        tensors: dict[str, Tensor] = load_file(path / WEIGHTS)
+        return tensors
     except SafetensorError as error:
         raise AdapterFolderError(f"{path / WEIGHTS}: cannot be read: {error}; fetch it again") from None
 

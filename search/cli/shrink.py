@@ -17,9 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """ADAPTER, the rules, --out."""
     parser.add_argument("adapter", metavar="ADAPTER", help="folder with adapter_config.json and safetensors")
     rules = parser.add_argument_group("how ranks are chosen (several: the least of each)")
-    rules.add_argument(
-        "--spectral-energy", type=float, metavar="E", help="share of Σ σ² that each module keeps; 1: all"
-    )
+    rules.add_argument("--spectral-energy", type=float, metavar="E", help="share of Σ σ² kept in each module; 1: all")
     rules.add_argument("--max-rank", type=int, metavar="R", help="of any module: its best approximation of that rank")
     rules.add_argument(
         "--where", action="append", default=[], metavar="EXPR", help='"adapter_params <= N", shared over all modules'
