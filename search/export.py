@@ -123,7 +123,7 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
     if run.is_architecture_run:
         return _take_network(run, trial, form, folder)
     sub = extract(run, trial)
-    with _arriving(folder) as fresh:
+    with arriving(folder) as fresh:
         match form:
             case "peft":
                 sub.save_pretrained(fresh)
@@ -139,7 +139,7 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
 
 
 @contextmanager
-def _arriving(folder: Path) -> Iterator[Path]:
+def arriving(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` to write in, which takes its place when all went well and is gone otherwise."""
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -155,7 +155,7 @@ def _arriving(folder: Path) -> Iterator[Path]:
 
 def _take_network(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
     taken = architecture_export.extract_network(run, trial)
-    with _arriving(folder) as fresh:
+    with arriving(folder) as fresh:
         difference = architecture_export.write_network(taken, fresh, form)
         card = architecture_export.network_card(run, trial, taken, form, difference)
         (fresh / "README.md").write_text(card, encoding="utf-8")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from archrank.supernet import policies as policies
     from archrank.supernet import proxies as proxies
     from archrank.supernet.bank import Bank
+    from archrank.supernet.canonical_form import canonical
     from archrank.supernet.cut_export import load_cut
     from archrank.supernet.cut_network import CutNetwork
     from archrank.supernet.elastic_encoder import ElasticEncoder
@@ -35,6 +36,7 @@ __all__ = [
     "Sandwich",
     "SubNetwork",
     "build",
+    "canonical",
     "elastic",
     "ensemble",
     "evaluation_methods",
@@ -57,6 +59,7 @@ _HOME = {
     "Ensemble": "ensembles",
     "Network": "networks",
     "build": "networks",
+    "canonical": "canonical_form",
     "elastic": "net",
     "ensemble": "ensembles",
     "load_cut": "cut_export",
