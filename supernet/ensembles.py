@@ -21,21 +21,9 @@ from torch import Tensor, nn
 
 from archrank.supernet.elastic_encoder import ElasticEncoder, EncoderConfig
 from archrank.supernet.net import ConfigurationError
+from archrank.supernet.shared_trunk import divided, members_loss
 
-__all__ = ["Ensemble", "diversity", "ensemble"]
-
-
-class _Divide(torch.autograd.Function):
-    """Identity whose gradient is divided by K."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, members: int) -> Tensor:
-        ctx.members = members
-        return x.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] / ctx.members, None
+__all__ = ["Ensemble", "ensemble"]
 
 
 class _Held:
@@ -81,9 +69,8 @@ class Ensemble(nn.Module):
         held, blocks, many = self._held, self._blocks[0], len(self.members)
 
         def keep(states: Tensor) -> Tensor:
-            divided: Tensor = _Divide.apply(states, many)  # type: ignore[no-untyped-call]
-            held.states = divided
-            return divided
+            held.states = divided(states, many)
+            return held.states
 
         def after(module: nn.Module, args: tuple[Tensor, ...], output: Any) -> Any:
             return (keep(output[0]), *output[1:]) if isinstance(output, tuple) else keep(output)
@@ -105,8 +92,7 @@ class Ensemble(nn.Module):
         logits = self.member_logits(**inputs)
         loss = None
         if "labels" in inputs:
-            losses = [nn.functional.cross_entropy(y.float(), inputs["labels"]) for y in logits]
-            loss = torch.stack(losses).sum()
+            loss = members_loss([y.float() for y in logits], inputs["labels"])
         return SequenceClassifierOutput(loss=loss, logits=torch.stack(logits).mean(0))
 
 
@@ -139,25 +125,6 @@ def ensemble(net: ElasticEncoder, configs: Sequence[EncoderConfig], *, split: in
     assert isinstance(blocks, nn.ModuleList)
     own = sum(choices[0][name].kept for name in names[:split])
     return Ensemble(members, blocks, own, same)
-
-
-def diversity(logits: Sequence[Tensor]) -> Tensor:
-    """Mean over pairs of members and over rows of the Jensen–Shannon divergence of their predictions, in nats; 0 for
-    one member.
-
-    JS(p, q) = H((p + q) / 2) − (H(p) + H(q)) / 2, with logits `(rows, classes)` of each member.
-    """
-    if len(logits) < 2:
-        return torch.zeros(())
-    p = [y.double().softmax(-1) for y in logits]
-    pairs = [_entropy((a + b) / 2) - (_entropy(a) + _entropy(b)) / 2 for a, b in combinations(p, 2)]
-    mean: Tensor = torch.stack(pairs).mean()
-    return mean.float()
-
-
-def _entropy(p: Tensor) -> Tensor:
-    total: Tensor = torch.special.xlogy(p, p).sum(-1)
-    return -total
 
 
 def _root(member: nn.Module) -> Any:
