@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -17,18 +12,16 @@ from torch import Tensor, nn
 from archrank.grammar.heads import with_head
 from archrank.search.architecture_run import network_of
 from archrank.search.config import ConfigError
-from archrank.search.errors import ExportError
 from archrank.search.results import Run
 from archrank.search.trial import Trial
 from archrank.supernet.bank import Bank
 from archrank.supernet.checkpoint import load_tensors, save_tensors
 from archrank.supernet.networks import Network, build
+from archrank.supernet.onnx_export import compare, export_program, write_onnx
 
 __all__ = ["FORMS", "TakenNetwork", "extract_network", "write_network"]
 
 FORMS = ("torch", "onnx")
-EXACT = 1e-4
-"""Of the largest logit: fp32 round-off of another order of additions."""
 ROWS = (1, 3)
 
 
@@ -56,61 +49,24 @@ class TakenNetwork:
         told = {"sentence": self.sentence, "input": list(self.input), "labels": list(self.labels)}
         (place / "network.json").write_text(json.dumps(told, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
-    def export_onnx(self, path: str | Path) -> None:
-        """An ONNX file for any batch, input `x`, output `logits`. ConfigError where onnx or onnxscript is missing,
-        ExportError where an op cannot be exported.
+    def export_onnx(self, path: str | Path) -> float:
+        """An ONNX file for any batch, input `x`, output `logits`: max |Δ logit| in onnxruntime. Errors: those of
+        `onnx_export.write_onnx`.
         """
-        absent = [name for name in ("onnx", "onnxscript") if find_spec(name) is None]
-        if absent:
-            raise ConfigError(f"ONNX export needs {' and '.join(absent)}: pip install {' '.join(absent)} onnxruntime")
-        with warnings.catch_warnings(), _silent_exporter():
-            warnings.simplefilter("ignore")  # torch warns of its own internals here
-            try:
-                program = torch.onnx.export(
-                    self.module.eval(),
-                    (self._example(),),
-                    input_names=["x"],
-                    output_names=["logits"],
-                    dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-                    dynamo=True,
-                    verbose=False,
-                )
-            except (RuntimeError, ValueError, torch.onnx.errors.OnnxExporterError) as error:
-                raise ExportError(f"ONNX: {_first_line(error)}; nothing was written") from None
-        assert program is not None
-        program.save(str(path))
+        probes = [{"x": self.probe(rows)} for rows in (2, *ROWS)]
+        return write_onnx(self.module.eval(), Path(path), probes, {"x": (0,)}, self._named)
 
     def _program(self) -> torch.export.ExportedProgram:
-        try:
-            return torch.export.export(
-                self.module.eval(), (self._example(),), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
-            )
-        except (RuntimeError, ValueError, torch._dynamo.exc.TorchDynamoException) as error:
-            raise ExportError(f"torch.export: {_first_line(error)}; nothing was written") from None
+        return export_program(self.module.eval(), {"x": self.probe(2)}, {"x": (0,)}, self._named)
 
-    def _example(self) -> Tensor:
-        return self.probe(2)
+    def _named(self, path: str) -> str:
+        """The sentence's op that a module of the network is of."""
+        place = path.split(".")
+        return self.module.architecture.ops[int(place[1])].op if place[0] == "ops" and len(place) > 1 else path
 
     def probe(self, rows: int) -> Tensor:
         """Inputs that are the same each time: (rows, *input) from N(0, 1)."""
         return torch.randn(rows, *self.input, generator=torch.Generator().manual_seed(0))
-
-
-@contextmanager
-def _silent_exporter() -> Iterator[None]:
-    """Without the exporter's notes on packages that are not installed."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def extract_network(run: Run, trial: Trial | int) -> TakenNetwork:
@@ -146,36 +102,16 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
 
 
 def write_network(taken: TakenNetwork, folder: Path, form: str) -> float:
-    """Writes a folder, reloads it without archrank, and compares: max |Δ logit|. ExportError above 1e-4 of the largest
-    logit.
+    """Writes a folder, reloads it without archrank, and compares: max |Δ logit|. ExportDiffers above 1e-4 of the
+    largest logit.
     """
-    if form == "torch":
-        taken.save_torch(folder)
-        reloaded: nn.Module = torch.export.load(folder / "model.pt2").module()
-        with torch.no_grad():
-            answers = [reloaded(taken.probe(rows)) for rows in ROWS]
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        taken.export_onnx(folder / "model.onnx")
-        answers = _onnx_answers(folder / "model.onnx", [taken.probe(rows) for rows in ROWS])
+    if form == "onnx":
+        return taken.export_onnx(folder / "model.onnx")
+    taken.save_torch(folder)
+    reloaded: nn.Module = torch.export.load(folder / "model.pt2").module()
+    probes = [taken.probe(rows) for rows in ROWS]
     with torch.no_grad():
-        truth = [taken.module(taken.probe(rows)) for rows in ROWS]
-    largest = max(1.0, *(float(t.abs().max()) for t in truth))
-    difference = max(float((a - t).abs().max()) for a, t in zip(answers, truth, strict=True))
-    if not difference <= EXACT * largest:
-        raise ExportError(
-            f"the {form} file answers otherwise by {difference:.2e} (allowed {EXACT * largest:.2e}); nothing was kept"
-        )
-    return difference
-
-
-def _onnx_answers(path: Path, inputs: Sequence[Tensor]) -> list[Tensor]:
-    if find_spec("onnxruntime") is None:
-        raise ConfigError("an ONNX file is compared in onnxruntime before it is kept: pip install onnxruntime")
-    import onnxruntime  # type: ignore[import-not-found,import-untyped,unused-ignore]
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return [torch.as_tensor(session.run(None, {"x": x.numpy()})[0]) for x in inputs]
+        return compare([reloaded(x) for x in probes], [taken.module(x) for x in probes], form)
 
 
 def network_card(run: Run, trial: Trial, taken: TakenNetwork, form: str, difference: float) -> str:

@@ -29,7 +29,7 @@ def exit_code_of(error: BaseException) -> int | None:
     names = {cls.__name__ for cls in type(error).__mro__}
     if names & {"NothingFeasible", "EmptySpaceError"}:
         return 3
-    if isinstance(error, ExportError):
+    if isinstance(error, ExportError) or names & {"ExportDiffers"}:
         return 4
     if names & {"Interrupted"}:
         return int(getattr(error, "code", 130))

@@ -1,4 +1,4 @@
-"""Folders of cut encoders, and ONNX.
+"""Folders of cut encoders.
 
 An ordinary transformers folder is written where the model's own class, built from the configuration, has exactly the
 cut model's shapes: equal widths in all layers, and heads that it can name. ViT takes `head_dim`; BERT, RoBERTa and
@@ -11,9 +11,7 @@ model.safetensors: `from_pretrained` refuses it instead of filling it with rando
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,12 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from archrank.supernet.cutting import LayerCut, resize
 from archrank.supernet.encoders import ROLES, LayerModules, find_layers
 from archrank.supernet.export import ExportRefused, Home, write_merged
+from archrank.supernet.model_onnx import write_model_onnx as write_onnx
 from archrank.supernet.quiet import quiet_transformers
 
 __all__ = ["CUT_CONFIG", "CUT_WEIGHTS", "is_stock", "load_cut", "padded", "write", "write_onnx"]
@@ -198,57 +197,3 @@ def _readme(cls: str, stock: bool, names: list[str], cuts: Mapping[str, LayerCut
     )
     table = f"| layer of the base | heads | FFN channels |\n|---|---|---|\n{rows}"
     return f"---\ntags: [archrank, pruned]\n---\n\n# An encoder cut by archrank\n\n{how}\n\n{table}"
-
-
-class _LogitsOnly(nn.Module):
-    """A model whose output is the tensor of logits."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
-        """`(rows, classes)`."""
-        logits: Tensor = self.model(**inputs).logits
-        return logits
-
-
-def write_onnx(model: nn.Module, path: Path, inputs: Mapping[str, Tensor] | None = None) -> Path:
-    """One ONNX file with the logits as output, batch size (and number of tokens) free.
-
-    inputs: example inputs by name (default: made from the configuration, two rows). ExportRefused where the packages of
-    the extra `onnx` are missing.
-    """
-    for package in ("onnx", "onnxscript"):
-        if importlib.util.find_spec(package) is None:
-            raise ExportRefused(f"ONNX needs the package {package}: pip install onnx onnxscript onnxruntime")
-    example = dict(inputs) if inputs is not None else _example(model)
-    free: dict[str, dict[int, object]] = {}
-    for name, value in example.items():
-        free[name] = {0: torch.export.Dim.AUTO}
-        if value.dim() == 2:
-            free[name][1] = torch.export.Dim.AUTO
-    path.parent.mkdir(parents=True, exist_ok=True)
-    wrapped = _LogitsOnly(copy.deepcopy(model)).eval()
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        program = torch.onnx.export(
-            wrapped, kwargs={"inputs": example}, dynamo=True, dynamic_shapes={"inputs": free},
-            input_names=list(example), output_names=["logits"], verbose=False,
-        )  # fmt: skip
-    assert program is not None
-    program.save(str(path))
-    return path
-
-
-def _example(model: nn.Module) -> dict[str, Tensor]:
-    """Two rows of what the model's main input is, from its configuration."""
-    config: Any = getattr(model, "config", None)
-    device = next(model.parameters()).device
-    if getattr(model, "main_input_name", None) == "pixel_values":
-        size = config.image_size if isinstance(config.image_size, (list, tuple)) else (config.image_size,) * 2
-        return {"pixel_values": torch.zeros(2, config.num_channels, *size, device=device)}
-    if getattr(model, "main_input_name", None) == "input_ids":
-        ids = torch.arange(2, 18, device=device).reshape(2, 8) % config.vocab_size
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    raise ExportRefused(f"{type(model).__name__}: give export_onnx(path, inputs={{name: tensor}}) example inputs")

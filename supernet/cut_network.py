@@ -15,6 +15,7 @@ from archrank.supernet import cut_export, export
 from archrank.supernet.cutting import LayerCut, cut_model, new_names
 from archrank.supernet.encoders import LayerModules
 from archrank.supernet.export import Home
+from archrank.supernet.model_onnx import write_model_onnx
 
 __all__ = ["AdaptedLinear", "CutNetwork"]
 
@@ -110,8 +111,8 @@ class CutNetwork:
         return export.write_peft(self.base, self.factors, place, home)
 
     def export_onnx(self, path: str | Path, inputs: Mapping[str, Tensor] | None = None) -> Path:
-        """The merged model as ONNX, the batch size free; see `cut_export.write_onnx`."""
-        return cut_export.write_onnx(self.module, Path(path), inputs)
+        """The merged model as ONNX, the batch size free; see `write_model_onnx`."""
+        return write_model_onnx(self.module, Path(path), inputs)
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """What the merged module answers, fp32."""

@@ -20,13 +20,17 @@ from torch import Tensor, nn
 
 from archrank.supernet.quiet import quiet_transformers
 
-__all__ = ["ExportRefused", "Home", "merged", "write_merged", "write_peft", "zero_padded"]
+__all__ = ["ExportDiffers", "ExportRefused", "Home", "merged", "write_merged", "write_peft", "zero_padded"]
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 
 
 class ExportRefused(ValueError):
     """A sub-network that cannot take the form that was asked for."""
+
+
+class ExportDiffers(RuntimeError):
+    """A file that does not answer as the module that it was made from."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from archrank.supernet import export
 from archrank.supernet.export import Home
+from archrank.supernet.model_onnx import write_model_onnx
 
 __all__ = ["SubNetwork"]
 
@@ -55,6 +56,10 @@ class SubNetwork:
     def save_merged(self, folder: str | Path) -> Path:
         """An ordinary transformers folder of the merged model."""
         return export.write_merged(self.module, Path(folder), self.home)
+
+    def export_onnx(self, path: str | Path, inputs: Mapping[str, Tensor] | None = None) -> Path:
+        """The merged model as ONNX, the batch size free; see `write_model_onnx`."""
+        return write_model_onnx(self.module, Path(path), inputs)
 
     def logits(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """What the merged module answers, fp32."""

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from archrank import grammar, spaces
 from archrank.grammar.heads import with_head
 from archrank.search.architecture_export import TakenNetwork, write_network
-from archrank.search.config import ConfigError
+from archrank.supernet import onnx_export
+from archrank.supernet.export import ExportDiffers, ExportRefused
 from archrank.supernet.networks import build
 
 SENTENCES = {
@@ -55,11 +57,53 @@ def test_as_onnx(name: str, tmp_path: Path) -> None:
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from archrank.search import architecture_export
-
-    monkeypatch.setattr(architecture_export, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"ONNX export needs onnx and onnxscript: pip install onnx onnxscript onnxr"):
+    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name == "onnxscript" else name)
+    with pytest.raises(ExportRefused, match=r"ONNX export needs onnxscript: pip install onnx onnxscript onnxruntime"):
         taken("windows").export_onnx(tmp_path / "m.onnx")
+
+
+class Odd(nn.Module):
+    def __init__(self, odd: nn.Module) -> None:
+        super().__init__()
+        self.linear, self.odd = nn.Linear(4, 4), odd
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.odd(self.linear(x))
+        return out
+
+
+class Eigenvalues(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.linalg.eigvals(x @ x.mT).abs()
+
+
+class Branches(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        (Eigenvalues(), r"ONNX: no form of aten\.linalg_eig of <odd>; nothing was written"),
+        (Branches(), r"torch\.export cannot trace <odd> \(.*data-dependent.*\); nothing was written"),
+    ],
+)
+def test_what_cannot_be_exported_is_named(
+    odd: nn.Module, told: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    probes = [{"x": torch.randn(2, 4, 4)}]
+    with pytest.raises(ExportRefused, match=told):
+        onnx_export.write_onnx(Odd(odd), tmp_path / "m.onnx", probes, {"x": (0,)}, lambda path: f"<{path}>")
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_file_that_answers_otherwise_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_export, "EXACT", -1.0)
+    with pytest.raises(ExportDiffers, match=r"the onnx file answers otherwise by .*; nothing was kept"):
+        taken("windows").export_onnx(tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_head_is_a_mean_and_a_linear_layer() -> None:

@@ -12,12 +12,12 @@ import archrank as ar
 from archrank.search.architecture_job import prepare_architectures
 from archrank.search.architecture_run import ArchitecturePhases, network_of
 from archrank.search.config import ConfigError, RunConfig
-from archrank.search.errors import ExportError
 from archrank.search.export import take_home
 from archrank.search.interrupt import Interrupted
 from archrank.search.results import Run, open_run
 from archrank.search.run import resume, start
 from archrank.supernet.data import DataError
+from archrank.supernet.export import ExportDiffers
 
 FLAGS: dict[str, object] = {
     "data": "digits", "hw": "a100", "objective": ("loss", "latency_ms"), "trials": 6, "train_steps": 12,
@@ -91,10 +91,10 @@ def test_a_form_of_another_kind_of_run_is_refused(finished: Run, tmp_path: Path)
 def test_a_program_that_answers_otherwise_is_not_kept(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from archrank.search import architecture_export
+    from archrank.supernet import onnx_export
 
-    monkeypatch.setattr(architecture_export, "EXACT", -1.0)
-    with pytest.raises(ExportError, match=r"the torch file answers otherwise by .*; nothing was kept"):
+    monkeypatch.setattr(onnx_export, "EXACT", -1.0)
+    with pytest.raises(ExportDiffers, match=r"the torch file answers otherwise by .*; nothing was kept"):
         take_home(finished, pick="knee", where=(), form="torch", out=str(tmp_path / "x"))
     assert list(tmp_path.iterdir()) == []
 

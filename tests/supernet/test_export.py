@@ -180,3 +180,13 @@ def test_an_adapter_of_no_module_is_refused(tiny: Make, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="adapts no module: it is the base itself; pick another, or export it merged"):
         SubNetwork(tiny("bert"), {}).save_pretrained(tmp_path / "x")
     assert not (tmp_path / "x").exists()
+
+
+def test_onnx_of_the_merged_model(searched: tuple[Elastic, dict[str, int], Path, str], tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    net, ranks, home, kind = searched
+    inputs = inputs_of(kind)
+    net.select(ranks)
+    session = runtime.InferenceSession(str(taken(net, ranks, home, kind).export_onnx(tmp_path / "m.onnx")))
+    answer = session.run(None, {i.name: inputs[i.name].numpy() for i in session.get_inputs()})[0]
+    assert float((torch.as_tensor(answer) - logits(net, inputs)).abs().max()) <= 1e-4
