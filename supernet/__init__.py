@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from archrank.supernet.cut_export import load_cut
     from archrank.supernet.cut_network import CutNetwork
     from archrank.supernet.elastic_encoder import ElasticEncoder
+    from archrank.supernet.ensemble_evaluator import EnsembleEvaluator
+    from archrank.supernet.ensemble_export import load_ensemble
     from archrank.supernet.ensembles import Ensemble, ensemble
     from archrank.supernet.evaluation import evaluation_methods
     from archrank.supernet.net import Config, Elastic, elastic
@@ -28,6 +30,7 @@ __all__ = [
     "Elastic",
     "ElasticEncoder",
     "Ensemble",
+    "EnsembleEvaluator",
     "Network",
     "SubNetwork",
     "build",
@@ -35,6 +38,7 @@ __all__ = [
     "ensemble",
     "evaluation_methods",
     "load_cut",
+    "load_ensemble",
     "policies",
     "train_population",
     "workload",
@@ -50,7 +54,9 @@ _HOME = {
     "Network": "networks",
     "build": "networks",
     "elastic": "net",
+    "EnsembleEvaluator": "ensemble_evaluator",
     "ensemble": "ensembles",
+    "load_ensemble": "ensemble_export",
     "load_cut": "cut_export",
     "evaluation_methods": "evaluation",
     "SubNetwork": "subnetwork",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -13,9 +12,8 @@ from torch.nn.functional import cross_entropy
 from archrank.grammar import Architecture
 from archrank.supernet.data import TaskData, order
 from archrank.supernet.networks import Network
-from archrank.supernet.policies.base import counter_uniform
 from archrank.supernet.shared_trunk import diversity, members_loss
-from archrank.supernet.training import LOOK_EVERY, NonFiniteLoss, TrainPlan
+from archrank.supernet.training import TrainPlan, descend
 
 __all__ = ["fit", "score"]
 
@@ -34,26 +32,15 @@ def fit(model: nn.Module, data: TaskData, plan: TrainPlan, batch_size: int, tick
     if not trained:
         return
     device = trained[0].device
-    optimizer = torch.optim.AdamW(trained, lr=plan.lr, weight_decay=plan.weight_decay)
+
+    def gradient(step: int) -> Tensor:
+        batch = data.batch("train", order(plan.seed, step, batch_size, data.size("train")))
+        loss = members_loss(_member_logits(model, batch["pixel_values"].to(device)), batch["labels"].to(device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
     model.train()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for step in range(plan.steps):
-            torch.manual_seed(int(counter_uniform(plan.seed, step, 7) * 2**53))
-            for group in optimizer.param_groups:
-                group["lr"] = plan.rate(step)
-            batch = data.batch("train", order(plan.seed, step, batch_size, data.size("train")))
-            loss = members_loss(_member_logits(model, batch["pixel_values"].to(device)), batch["labels"].to(device))
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(trained, plan.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            done = step + 1
-            if done % LOOK_EVERY == 0 or done == plan.steps:
-                value = float(loss.detach())
-                if not math.isfinite(value):
-                    raise NonFiniteLoss(done, value)
-                if tick:
-                    tick(done, value)
+    descend(trained, plan, gradient, tick=tick)
     model.eval()
 
 

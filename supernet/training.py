@@ -23,7 +23,7 @@ from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.net import Elastic
 from archrank.supernet.policies.base import Policy, counter_uniform
 
-__all__ = ["LOOK_EVERY", "Batches", "LossFunction", "NonFiniteLoss", "Tick", "TrainPlan", "train"]
+__all__ = ["LOOK_EVERY", "Batches", "LossFunction", "NonFiniteLoss", "Tick", "TrainPlan", "descend", "only", "train"]
 
 Batches = Callable[[int], tuple[Mapping[str, Tensor], NDArray[np.int64]]]
 """step -> (batch with labels, the global sample index of each row)."""
@@ -86,18 +86,44 @@ def train(
     """
     trained = list(net.adapters.parameters() if parameters is None else parameters)
     device = next(net.base.parameters()).device
-    optimizer = torch.optim.AdamW(trained, lr=plan.lr, weight_decay=plan.weight_decay, fused=_can_fuse(trained))
-    first, before = checkpoint.load(trained, optimizer) if checkpoint else (0, 0.0)
-    start = saved = time.monotonic()
+
+    def gradient(step: int) -> Tensor:
+        batch, index = batches(step)
+        return _backward(net, batch, index, loss_function, plan, policy, step, device)
+
     net.train()
     net.states.clear()  # of no use under weights that move
-    with _only(net, trained), _forked(device):
+    with only(net, trained):
+        seconds = descend(trained, plan, gradient, fused=_can_fuse(trained), checkpoint=checkpoint, tick=tick)
+    net.eval()
+    return seconds
+
+
+def descend(
+    trained: Sequence[nn.Parameter],
+    plan: TrainPlan,
+    gradient: Callable[[int], Tensor],
+    *,
+    fused: bool = False,
+    checkpoint: Checkpoint | None = None,
+    tick: Tick | None = None,
+) -> float:
+    """AdamW over the steps of `plan` that are not done yet; returns the seconds spent, those before an interruption
+    included.
+
+    gradient: adds a step's gradient to `trained` and returns its loss; random numbers in it are a function of
+    (plan.seed, step). Raises NonFiniteLoss; whatever `tick` raises passes through after a checkpoint was written.
+    """
+    device = trained[0].device if trained else torch.device("cpu")
+    optimizer = torch.optim.AdamW(trained, lr=plan.lr, weight_decay=plan.weight_decay, fused=fused)
+    first, before = checkpoint.load(trained, optimizer) if checkpoint else (0, 0.0)
+    start = saved = time.monotonic()
+    with _forked(device):
         for step in range(first, plan.steps):
             torch.manual_seed(int(counter_uniform(plan.seed, step, 7) * 2**53))
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate(step)
-            batch, index = batches(step)
-            loss = _backward(net, batch, index, loss_function, plan, policy, step, device)
+            loss = gradient(step)
             torch.nn.utils.clip_grad_norm_(trained, plan.max_grad_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -116,7 +142,6 @@ def train(
             if checkpoint and now - saved >= checkpoint.every_seconds and done < plan.steps:
                 checkpoint.save(done, trained, optimizer, before + now - start)
                 saved = time.monotonic()
-    net.eval()
     return before + time.monotonic() - start
 
 
@@ -150,7 +175,7 @@ def _can_fuse(parameters: Sequence[nn.Parameter]) -> bool:
 
 
 @contextmanager
-def _only(net: Elastic, trained: Sequence[nn.Parameter]) -> Iterator[None]:
+def only(net: nn.Module, trained: Sequence[nn.Parameter]) -> Iterator[None]:
     """Gradients for `trained` alone; every flag is put back afterwards."""
     wanted = {id(p) for p in trained}
     flags = [(p, p.requires_grad) for p in net.parameters()]
