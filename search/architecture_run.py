@@ -8,7 +8,6 @@ network is kept, and tested once.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +15,8 @@ from torch import Tensor, nn
 
 from archrank.grammar import Derivation
 from archrank.search.architecture_job import FINAL_SEEDS, ArchitectureJob, search_steps
-from archrank.search.pareto import Scale
 from archrank.search.phases import Shell
-from archrank.search.selection import spread
+from archrank.search.selection import by_cost
 from archrank.search.study import Study
 from archrank.search.trial import Trial
 from archrank.supernet.bank import Bank
@@ -57,11 +55,12 @@ class ArchitecturePhases(Shell):
         if self.job.config.evaluate == "inherited":
             self._restore()
         try:
-            self._search()
+            self._search_all(self._evaluate, self._save_now_and_then)
         finally:
             self._save()
-        self._reference()
-        self._finalists()
+        self._worst()
+        chosen = by_cost(self._inherited(), self.job.objectives, self.job.config.finalists)
+        self._finish_all(chosen, self._finish)
 
     # -- the bank ---------------------------------------------------------------------------------------------------
 
@@ -77,7 +76,7 @@ class ArchitecturePhases(Shell):
             assert isinstance(names, list)
             self.bank.load_state_dict(tensors, [str(name) for name in names])
             self.included = int(str(meta["included"]))
-        done = [t for t in self._searched() if t.state == "done"]
+        done = [t for t in self._inherited() if t.state == "done"]
         for trial in [t for t in done if t.id < self.included][-KEPT:]:
             self.relatives.add(self.job.architecture(self.job.space.parse(trial.text)))
         for trial in (t for t in done if t.id >= self.included):
@@ -89,32 +88,18 @@ class ArchitecturePhases(Shell):
             save_tensors(self._file, self.bank.state_dict(), {"included": self.included, "order": self.bank.order()})
             self.saved = time.monotonic()
 
+    def _save_now_and_then(self) -> None:
+        if time.monotonic() - self.saved > 60 * self.job.config.save_minutes:
+            self._save()
+
     # -- search -----------------------------------------------------------------------------------------------------
-
-    def _searched(self) -> list[Trial]:
-        return [t for t in self.study.trials if t.stage == "inherited"]
-
-    def _search(self) -> None:
-        wanted = self.job.config.trials
-        self.progress.phase("search", total=wanted, unit="trials", done=len(self._searched()))
-        while (n := len(self._searched())) < wanted:
-            asked = self.study.ask(1)
-            if not asked:
-                self.progress.note(f"every candidate of the space is priced after {n} trials")
-                break
-            self._evaluate(asked[0])
-            self._show(n + 1)
-            if time.monotonic() - self.saved > 60 * self.job.config.save_minutes:
-                self._save()
-            self._pause()
 
     def _evaluate(self, d: Derivation) -> None:
         """One candidate: its price, and where that meets the constraints its training and score."""
         began, number = time.monotonic(), self.study.next_id - 1
         architecture = self.job.architecture(d)
         cost = self.job.price(architecture)
-        broken = [c for c in self.job.constraints if c.name in cost and not c.holds(cost)]
-        reason = f"does not meet {broken[0]}" if broken else self.job.too_large(architecture)
+        reason = self._refused(cost)[0] or self.job.too_large(architecture)
         if reason:
             self.study.tell(d, cost, seconds=time.monotonic() - began, infeasible=reason)
             return
@@ -150,30 +135,6 @@ class ArchitecturePhases(Shell):
 
     # -- finalists --------------------------------------------------------------------------------------------------
 
-    def _reference(self) -> None:
-        """The worst of each objective among the candidates: the corner that hypervolume is measured from."""
-        saved = next((e for e in self.log.events if e.get("event") == "reference"), None)
-        if saved is None:
-            done = [t for t in self._searched() if t.state == "done"]
-            if not done:
-                return
-            worst = {
-                o.name: (max if o.direction == "min" else min)(t.values[o.name] for t in done)
-                for o in self.job.objectives
-            }
-            saved = {"event": "reference", "values": worst}
-            self.log.event(saved)
-        self.scale = Scale.from_json(self.job.objectives, saved)
-
-    def _finalists(self) -> None:
-        chosen = to_finish(self._searched(), self.job)
-        done = {t.parent for t in self.study.trials if t.stage == "final"}
-        self.progress.phase("finalists", total=len(chosen), unit="candidates")
-        for place, parent in enumerate(chosen, 1):
-            if parent.id not in done:
-                self._finish(parent)
-            self._show(place)
-
     def _finish(self, parent: Trial) -> None:
         """Trains one finalist from scratch on each seed; its weights are on disk before its line is in the log."""
         d, began = self.job.space.parse(parent.text), time.monotonic()
@@ -200,17 +161,3 @@ class ArchitecturePhases(Shell):
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:
     return {name: t.detach() for name, t in network.state_dict().items()}
-
-
-def to_finish(trials: Sequence[Trial], job: ArchitectureJob) -> list[Trial]:
-    """The finalists: the best of each part when the candidates are cut by their first cost into as many equal parts."""
-    pool = [t for t in trials if t.state == "done"]
-    wanted = min(job.config.finalists, len(pool))
-    if not wanted:
-        return []
-    if len(job.objectives) == 1:
-        return spread([pool], wanted, job.objectives)
-    cost = job.objectives[1]
-    pool.sort(key=lambda t: (cost.sign * t.values[cost.name], t.id))
-    parts = [[pool[int(i)] for i in part] for part in np.array_split(np.arange(len(pool)), wanted)]
-    return spread(parts, wanted, job.objectives)

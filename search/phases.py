@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
 
+from archrank.grammar import Derivation
 from archrank.search import summary
 from archrank.search.config import RunConfig
 from archrank.search.expression import Constraint
@@ -19,6 +20,7 @@ from archrank.search.progress import Progress, open_progress
 from archrank.search.results import Run, open_run
 from archrank.search.storage import Log, StorageError
 from archrank.search.study import Study
+from archrank.search.trial import Trial
 
 __all__ = ["AnyJob", "Shell"]
 
@@ -90,8 +92,56 @@ class Shell(ABC):
             self.log.event({"event": "session", "seconds": round(time.monotonic() - self.started, 3)})
         self.log.close()
 
-    def _count(self, stage: str) -> int:
-        return sum(t.stage == stage for t in self.study.trials)
+    # -- what kinds of run do alike ---------------------------------------------------------------------------------
+
+    def _inherited(self) -> list[Trial]:
+        return [t for t in self.study.trials if t.stage == "inherited"]
+
+    def _search_all(self, evaluate: Callable[[Derivation], None], after: Callable[[], None] | None = None) -> None:
+        """Asks for `--trials` candidates in turn; evaluate tells the study what it found of one."""
+        wanted = self._asked.config.trials
+        self.progress.phase("search", total=wanted, unit="trials", done=len(self._inherited()))
+        while (n := len(self._inherited())) < wanted:
+            asked = self.study.ask(1)
+            if not asked:
+                self.progress.note(f"every candidate of the space is priced after {n} trials")
+                break
+            evaluate(asked[0])
+            self._show(n + 1)
+            if after:
+                after()
+            self._pause()
+
+    def _refused(self, cost: Mapping[str, float]) -> tuple[str | None, list[Constraint]]:
+        """Why a candidate of this cost is not evaluated, and the constraints that it breaks."""
+        broken = [c for c in self._asked.constraints if c.name in cost and not c.holds(cost)]
+        return (f"does not meet {broken[0]}" if broken else None), broken
+
+    def _worst(self) -> None:
+        """The worst of each objective among the candidates: the corner that hypervolume is measured from, saved with
+        the run.
+        """
+        saved = next((e for e in self.log.events if e.get("event") == "reference"), None)
+        objectives = self._asked.objectives
+        if saved is None:
+            done = [t for t in self._inherited() if t.state == "done"]
+            if not done:
+                return
+            worst = {o.name: (max if o.direction == "min" else min)(t.values[o.name] for t in done) for o in objectives}
+            saved = {"event": "reference", "values": worst}
+            self.log.event(saved)
+        self.scale = Scale.from_json(objectives, saved)
+
+    def _finish_all(self, chosen: Sequence[Trial], finish: Callable[[Trial], None]) -> None:
+        """Each finalist that is not in the log yet."""
+        done = {t.parent for t in self.study.trials if t.stage == "final"}
+        self.progress.phase("finalists", total=len(chosen), unit="candidates")
+        for place, parent in enumerate(chosen, 1):
+            if parent.id not in done:
+                finish(parent)
+            self._show(place)
+
+    # -- small parts ------------------------------------------------------------------------------------------------
 
     def _tick(self, quiet: bool) -> Callable[[int, float], None]:
         def tick(done: int, loss: float) -> None:

@@ -13,16 +13,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from archrank import grammar
 from archrank.grammar import ops
 from archrank.search import candidates, summary
 from archrank.search.architecture_job import ArchitectureJob, prepare_architectures
 from archrank.search.architecture_run import ArchitecturePhases
+from archrank.search.base_phases import BasePhases
 from archrank.search.config import ConfigError, RunConfig, read_toml, write_toml
-from archrank.search.errors import RunError
-from archrank.search.job import SUPERNET_RUNS, Job, new_parameters, prepare
+from archrank.search.job import SUPERNET_RUNS, Job, prepare
 from archrank.search.pareto import Scale
 from archrank.search.phases import Shell
 from archrank.search.results import Run, open_run
@@ -32,11 +31,9 @@ from archrank.search.study import Study
 from archrank.search.tuning import Tuned, load_tuned, tune_together
 from archrank.supernet.checkpoint import Checkpoint, adapter_tensors, load_adapters, load_tensors, save_tensors
 from archrank.supernet.net import Elastic
-from archrank.supernet.training import NonFiniteLoss, TrainPlan, train
+from archrank.supernet.training import NonFiniteLoss, Tick, TrainPlan, train
 
 __all__ = ["resume", "start"]
-
-HEAD_STEPS = 300
 
 
 def start(config: RunConfig) -> Run:
@@ -90,7 +87,7 @@ def _free_folder(root: Path) -> Path:
     return root / str(max(taken, default=0) + 1)
 
 
-class _Phases(Shell):
+class _Phases(BasePhases):
     """One pass over the phases of a rank search."""
 
     def __init__(self, job: Job, path: Path) -> None:
@@ -107,25 +104,11 @@ class _Phases(Shell):
         self._head()
         self._supernet()
         self._reference()
-        self._search()
+        self._search_all(self._evaluate)
         self._rerank()
         self._finalists()
 
     # -- phases -----------------------------------------------------------------------------------------------------
-
-    def _head(self) -> None:
-        """What the checkpoint lacks is trained once on the bare base, and frozen for every method and candidate."""
-        parameters = new_parameters(self.job.base)
-        if not parameters:
-            return
-        file = self.path / "head.safetensors"
-        if not file.exists():
-            steps = min(HEAD_STEPS, self.job.train_steps)
-            self._train("head", Elastic(self.job.base.model, {}), steps, self.job.config.seed, parameters=parameters)
-            save_tensors(file, {f"p{i}": p for i, p in enumerate(parameters)}, {})
-        tensors, _ = load_tensors(file)
-        for i, p in enumerate(parameters):
-            p.data.copy_(tensors[f"p{i}"])
 
     def _supernet(self) -> None:
         file = self.path / "supernet.safetensors"
@@ -157,29 +140,18 @@ class _Phases(Shell):
             self.log.event(saved)
         self.scale = Scale.from_json(self.job.objectives, saved)
 
-    def _search(self) -> None:
-        """Inherited values of `trials` candidates, budget strata in turn."""
-        wanted = self.job.config.trials
-        self.progress.phase("search", total=wanted, unit="trials")
-        while (n := self._count("inherited")) < wanted:
-            asked = self.study.ask(1)
-            if not asked:
-                self.progress.note(f"every candidate of the space is priced after {n} trials")
-                break
-            derivation = asked[0]
-            began = time.monotonic()
-            ranks = self.job.ranks(derivation)
-            cost = self.job.pricer.price(ranks)
-            broken = [c for c in self.job.constraints if c.name in cost and not c.holds(cost)]
-            reason = f"does not meet {broken[0]}" if broken else self.job.pricer.too_large(cost)
-            if reason:
-                seconds = time.monotonic() - began
-                self.study.tell(derivation, cost, seconds=seconds, infeasible=reason, constraints=broken)
-            else:
-                values = {**self.job.score(self.job.net, "validation", ranks), **cost}
-                self.study.tell(derivation, values, seconds=time.monotonic() - began, constraints=self.job.constraints)
-            self._show(n + 1)
-            self._pause()
+    def _evaluate(self, derivation: grammar.Derivation) -> None:
+        """One candidate: its price, and where that meets the constraints its inherited values."""
+        began = time.monotonic()
+        ranks = self.job.ranks(derivation)
+        cost = self.job.pricer.price(ranks)
+        reason, broken = self._refused(cost)
+        if reason := reason or self.job.pricer.too_large(cost):
+            seconds = time.monotonic() - began
+            self.study.tell(derivation, cost, seconds=seconds, infeasible=reason, constraints=broken)
+            return
+        values = {**self.job.score(self.job.net, "validation", ranks), **cost}
+        self.study.tell(derivation, values, seconds=time.monotonic() - began, constraints=self.job.constraints)
 
     def _rerank(self) -> None:
         """The best of each stratum, fine-tuned for a while from inherited weights on two seeds: this makes budgets
@@ -254,7 +226,7 @@ class _Phases(Shell):
                         load_tuned(net, tuned)
                         spent += tuned.seconds
                     else:
-                        self._train(f"{stage} {parent.id} {k}", net, steps, self._seed(stage, k), quiet=True)
+                        self._train(f"{stage} {parent.id} {k}", net, steps, self._seed(stage, k))
                 except NonFiniteLoss as error:
                     self.study.fail(
                         derivation, str(error), stage=stage, parent=parent.id, seconds=time.monotonic() - began
@@ -290,37 +262,12 @@ class _Phases(Shell):
     def _values(self, ranks: Mapping[str, int]) -> dict[str, float]:
         return {**self.job.score(self.job.net, "validation", ranks), **self.job.pricer.price(ranks)}
 
-    def _checkpoint(self, purpose: str) -> Checkpoint:
-        return Checkpoint(self.path / "checkpoint.safetensors", purpose, 60 * self.job.config.save_minutes)
+    def _train(self, purpose: str, net: Elastic, steps: int, seed: int, *, policy: bool = False) -> float:
+        """The supernet where `policy`, else quietly a candidate."""
+        job = self.job
 
-    def _train(
-        self,
-        purpose: str,
-        net: Elastic,
-        steps: int,
-        seed: int,
-        *,
-        policy: bool = False,
-        parameters: list[nn.Parameter] | None = None,
-        quiet: bool = False,
-    ) -> float:
-        config = self.job.config
-        assert config.lr is not None
-        if not quiet:
-            self.progress.phase(purpose, total=steps, unit="steps")
-        plan = TrainPlan(steps, config.lr, seed=seed, accumulate=config.accumulate)
-        try:
-            return train(
-                net,
-                self.job.batches(seed),
-                self.job.loss,
-                plan,
-                policy=self.job.policy if policy else None,
-                parameters=parameters,
-                checkpoint=self._checkpoint(purpose),
-                tick=self._tick(quiet),
-            )
-        except NonFiniteLoss as error:
-            if quiet:
-                raise
-            raise RunError(f"{purpose}: {error}") from None
+        def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
+            drawn = job.policy if policy else None
+            return train(net, job.batches(seed), job.loss, plan, policy=drawn, checkpoint=checkpoint, tick=tick)
+
+        return self._trained(purpose, steps, seed, training, quiet=not policy)

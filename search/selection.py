@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from archrank.search.objective import Objective
 from archrank.search.trial import Trial
 
-__all__ = ["by_quality", "spread"]
+__all__ = ["by_cost", "by_quality", "spread"]
 
 
 def by_quality(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
@@ -25,3 +27,15 @@ def spread(groups: Sequence[Sequence[Trial]], n: int, objectives: Sequence[Objec
     longest = max((len(q) for q in queues), default=0)
     in_turn = [queue[place] for place in range(longest) for queue in queues if place < len(queue)]
     return in_turn[:n]
+
+
+def by_cost(trials: Sequence[Trial], objectives: Sequence[Objective], n: int) -> list[Trial]:
+    """`n` finished trials: the best of each part when they are cut by their first cost into as many equal parts."""
+    pool = [t for t in trials if t.state == "done"]
+    wanted = min(n, len(pool))
+    if not wanted or len(objectives) == 1:
+        return spread([pool], wanted, objectives)
+    cost = objectives[1]
+    pool.sort(key=lambda t: (cost.sign * t.values[cost.name], t.id))
+    parts = [[pool[int(i)] for i in part] for part in np.array_split(np.arange(len(pool)), wanted)]
+    return spread(parts, wanted, objectives)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from archrank.supernet.net import Config, Elastic, elastic
     from archrank.supernet.networks import Network, build
     from archrank.supernet.population_training import train_population
+    from archrank.supernet.sandwich import Sandwich, fine_tune, train_sandwich
     from archrank.supernet.subnetwork import SubNetwork
     from archrank.supernet.tracing import workload
 
@@ -27,20 +28,24 @@ __all__ = [
     "Bank",
     "Config",
     "CutNetwork",
+    "Distillation",
     "Elastic",
     "ElasticEncoder",
     "Ensemble",
     "EnsembleEvaluator",
     "Network",
+    "Sandwich",
     "SubNetwork",
     "build",
     "elastic",
     "ensemble",
     "evaluation_methods",
+    "fine_tune",
     "load_cut",
     "load_ensemble",
     "policies",
     "train_population",
+    "train_sandwich",
     "workload",
 ]
 
@@ -48,6 +53,7 @@ _HOME = {
     "Bank": "bank",
     "Config": "net",
     "CutNetwork": "cut_network",
+    "Distillation": "distillation",
     "Elastic": "net",
     "ElasticEncoder": "elastic_encoder",
     "Ensemble": "ensembles",
@@ -59,8 +65,11 @@ _HOME = {
     "load_ensemble": "ensemble_export",
     "load_cut": "cut_export",
     "evaluation_methods": "evaluation",
+    "fine_tune": "sandwich",
+    "Sandwich": "sandwich",
     "SubNetwork": "subnetwork",
     "train_population": "population_training",
+    "train_sandwich": "sandwich",
     "workload": "tracing",
 }
 

@@ -61,6 +61,11 @@ class CutNetwork:
         names = new_names(layers, list(cuts))
         self.factors = {names[name]: pair for name, pair in factors.items()}
 
+    @property
+    def places(self) -> dict[str, str]:
+        """{kept layer of the base: its name in the cut model}."""
+        return {name: f"{name.rpartition('.')[0]}.{i}" for i, name in enumerate(self.cuts)}
+
     @cached_property
     def base(self) -> nn.Module:
         """The cut copy of the base, without adapters."""

@@ -23,7 +23,18 @@ from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.net import Elastic
 from archrank.supernet.policies.base import Policy, counter_uniform
 
-__all__ = ["LOOK_EVERY", "Batches", "LossFunction", "NonFiniteLoss", "Tick", "TrainPlan", "descend", "only", "train"]
+__all__ = [
+    "LOOK_EVERY",
+    "Batches",
+    "LossFunction",
+    "NonFiniteLoss",
+    "Tick",
+    "TrainPlan",
+    "can_fuse",
+    "descend",
+    "only",
+    "train",
+]
 
 Batches = Callable[[int], tuple[Mapping[str, Tensor], NDArray[np.int64]]]
 """step -> (batch with labels, the global sample index of each row)."""
@@ -94,7 +105,7 @@ def train(
     net.train()
     net.states.clear()  # of no use under weights that move
     with only(net, trained):
-        seconds = descend(trained, plan, gradient, fused=_can_fuse(trained), checkpoint=checkpoint, tick=tick)
+        seconds = descend(trained, plan, gradient, fused=can_fuse(trained), checkpoint=checkpoint, tick=tick)
     net.eval()
     return seconds
 
@@ -170,7 +181,8 @@ def _backward(
     return total
 
 
-def _can_fuse(parameters: Sequence[nn.Parameter]) -> bool:
+def can_fuse(parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether AdamW may run as one kernel over them: fp32 alone."""
     return bool(parameters) and all(p.dtype == torch.float32 for p in parameters)
 
 

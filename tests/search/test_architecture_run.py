@@ -109,7 +109,7 @@ def test_an_interrupted_search_goes_on_to_the_same_trials(
 
     def stop(self: ArchitecturePhases) -> None:
         pause(self)
-        if len(self._searched()) == 3:
+        if len(self._inherited()) == 3:
             raise Interrupted(75, "stopped by SIGTERM")
 
     with monkeypatch.context() as patch:
