@@ -16,12 +16,13 @@ from archrank.grammar.derivation import Derivation
 from archrank.grammar.encoding import SiteEncoding, Slot, TreeEncoding
 from archrank.grammar.errors import EmptySpaceError, Lint, Place
 from archrank.grammar.fill import Limits
+from archrank.grammar.layer_writing import bound_grammar
 from archrank.grammar.layers import (
     DEFAULT_LENGTH,
     EncoderLayer,
+    EnsembleChoice,
     LayerChoice,
-    bound_grammar,
-    choices_of,
+    ensemble_of,
     is_layered,
     rank_values,
 )
@@ -183,10 +184,23 @@ class Space:
         return found
 
     def layer_choices(self, d: Derivation) -> dict[str, LayerChoice]:
-        """What a sentence of a space over layers does to each of them. Raises ValueError in any other space."""
+        """What a sentence of a space over layers does to each of them. Raises ValueError in any other space, and for an
+        ensemble.
+        """
+        found = self.ensemble_choices(d)
+        if len(found.members) > 1:
+            raise ValueError(
+                f"layer_choices: {d!r} is an ensemble of {len(found.members)} members; ensemble_choices gives them"
+            )
+        return found.members[0]
+
+    def ensemble_choices(self, d: Derivation) -> EnsembleChoice:
+        """The members of a sentence of a space over layers and how many layers they share; one that is no ensemble is
+        its only member. Raises ValueError in any other space.
+        """
         if not self.layers:
             raise ValueError(f"layer_choices: {self.name} is not bound to the layers of a base")
-        return choices_of(self.elaborate(d), self.layers)
+        return ensemble_of(self.elaborate(d), self.layers)
 
     def _copy(
         self,

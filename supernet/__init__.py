@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from archrank.supernet.cut_export import load_cut
     from archrank.supernet.cut_network import CutNetwork
     from archrank.supernet.elastic_encoder import ElasticEncoder
+    from archrank.supernet.ensemble_evaluator import EnsembleEvaluator
+    from archrank.supernet.ensemble_export import load_ensemble
     from archrank.supernet.ensembles import Ensemble, ensemble
     from archrank.supernet.evaluation import evaluation_methods
     from archrank.supernet.net import Config, Elastic, elastic
@@ -32,6 +34,7 @@ __all__ = [
     "Elastic",
     "ElasticEncoder",
     "Ensemble",
+    "EnsembleEvaluator",
     "Network",
     "Sandwich",
     "SubNetwork",
@@ -42,6 +45,7 @@ __all__ = [
     "evaluation_methods",
     "fine_tune",
     "load_cut",
+    "load_ensemble",
     "policies",
     "proxies",
     "train_population",
@@ -61,7 +65,9 @@ _HOME = {
     "build": "networks",
     "canonical": "canonical_form",
     "elastic": "net",
+    "EnsembleEvaluator": "ensemble_evaluator",
     "ensemble": "ensembles",
+    "load_ensemble": "ensemble_export",
     "load_cut": "cut_export",
     "evaluation_methods": "evaluation",
     "fine_tune": "sandwich",
