@@ -21,7 +21,7 @@ from archrank.supernet.racing import Race, Raced, RaceError, dropped, looks
 if TYPE_CHECKING:
     from archrank.supernet.net import Config, Elastic
 
-__all__ = ["EvaluationError", "evaluate", "evaluation_methods", "race_population", "read_population"]
+__all__ = ["EvaluationError", "evaluate", "evaluation_methods", "race_population", "read_population", "rows_of"]
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def evaluate(
     if race is not None:
         raced = race_population(net, configs, data, race, method)
         return torch.where(raced.dropped, torch.inf, raced.losses)
-    rows = _rows(data)
+    rows = rows_of(data)
     each = read_population(net, configs, data, _loss, method)
     return torch.stack([_stacked(row) @ rows / rows.sum() for row in each]) if configs else rows[:0]
 
@@ -89,11 +89,11 @@ def race_population(
     """Evaluates block by block and drops candidates as `race` says; survivors get their whole-set means."""
     if race.costs is not None and len(race.costs) != len(configs):
         raise RaceError(f"{len(race.costs)} tuples of costs for {len(configs)} configurations: give one for each")
-    _rows(data)
+    rows_of(data)
     blocks = [part for batch in data for part in _parts(batch, race.block_rows)]
     order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(race.seed)).tolist()
     blocks = [blocks[i] for i in order]
-    rows = _rows(blocks)
+    rows = rows_of(blocks)
     n, stops = len(configs), set(looks(len(blocks)))
     seen = torch.zeros(n, len(blocks), dtype=torch.float64)
     spent, beaten_by = torch.zeros(n, dtype=torch.int64), torch.full((n,), -1)
@@ -219,7 +219,7 @@ def _stacked(losses: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(losses)).double().cpu()
 
 
-def _rows(data: Sequence[Mapping[str, Tensor]]) -> Tensor:
+def rows_of(data: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """Rows of each batch, fp64."""
     for i, batch in enumerate(data):
         if "labels" not in batch:

@@ -115,6 +115,22 @@ def test_ensembles(tiny: Make) -> None:
         ensemble(net, [], split=0)
 
 
+def test_a_population_is_evaluated_as_its_modules_are(tiny: Make) -> None:
+    net = net_of(tiny, "bert")
+    labels = torch.tensor([0, 1, 2, 0])
+    whole = {**inputs_of("bert"), "labels": labels}
+    data = [{k: v[:3] for k, v in whole.items()}, {k: v[3:] for k, v in whole.items()}]
+    configs = net.space.sample(np.random.default_rng(4), n=3)
+    told = net.train().evaluate(configs, data)
+    assert net.training
+    truth = [nn.functional.cross_entropy(logits(net.extract(d).module, "bert"), labels) for d in configs]
+    torch.testing.assert_close(told, torch.stack(truth).double(), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match=r"method 'gated': cut encoders are evaluated one after the other"):
+        net.evaluate(configs, data, method="gated")
+    with pytest.raises(ValueError, match="labels"):
+        net.evaluate(configs, [inputs_of("bert")])
+
+
 def test_bad_input_is_told(tiny: Make) -> None:
     net = elastic(tiny("bert"), "elastic_encoder", r_max=4)
     first = next(iter(net.layers))
