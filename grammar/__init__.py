@@ -9,7 +9,7 @@ from archrank.grammar.arithmetic import number
 from archrank.grammar.derivation import Derivation
 from archrank.grammar.encoding import Slot
 from archrank.grammar.errors import EmptySpaceError, Lint, OpError, SpaceError
-from archrank.grammar.layers import EncoderLayer, LayerChoice
+from archrank.grammar.layers import EncoderLayer, EnsembleChoice, LayerChoice
 from archrank.grammar.loading import load, loads
 from archrank.grammar.modules import match_modules
 from archrank.grammar.nearest import nearest
@@ -24,6 +24,7 @@ __all__ = [
     "Derivation",
     "EmptySpaceError",
     "EncoderLayer",
+    "EnsembleChoice",
     "LayerChoice",
     "Lint",
     "OpError",

@@ -14,17 +14,21 @@ from archrank.grammar.nearest import did_you_mean
 from archrank.grammar.pragmas import ALTERNATIVE_KEYS, BOUNDS, DEFINITION_KEYS, Pragma, read_pragmas
 
 MOST_COPIES = 65_536
+SIDES = ("below", "above")
 _INPUT = re.compile(r"[0-9]{1,7}(?:\s*x\s*[0-9]{1,7}){0,2}")
 
 
 @dataclass
 class Notes:
-    """The pragmas of a file, by what they are about; alternatives are keyed by (definition, index)."""
+    """The pragmas of a file, by what they are about; alternatives are keyed by (definition, index). `sides`: of a rule
+    with `each(below) = SPLIT`, ("below", "SPLIT").
+    """
 
     settings: Settings = field(default_factory=Settings)
     p: dict[tuple[str, int], float] = field(default_factory=dict)
     copies: dict[tuple[str, int], dict[str, tuple[int, Place]]] = field(default_factory=dict)
     each: dict[str, Place] = field(default_factory=dict)
+    sides: dict[str, tuple[str, str]] = field(default_factory=dict)
     bound: dict[str, Place] = field(default_factory=dict)
 
 
@@ -111,7 +115,11 @@ def _of_definition(file: str, pragma: Pragma, owner: Definition | None, notes: N
     found = notes.bound if pragma.key == "bound" else notes.each
     if owner.name in found:
         raise _error(file, pragma, f"a second {pragma.key!r} for {shortened(owner.name)}: keep one")
-    if pragma.key == "each" and pragma.value != "target_modules":
+    if pragma.key == "each" and pragma.argument:
+        if pragma.argument not in SIDES:
+            raise _error(file, pragma, f"each({shortened(pragma.argument)}): {' and '.join(SIDES)} a split are known")
+        notes.sides[owner.name] = (pragma.argument, pragma.value or "")
+    elif pragma.key == "each" and pragma.value != "target_modules":
         raise _error(file, pragma, f"each = {shortened(pragma.value or '')}: only `each = target_modules` is known")
     found[owner.name] = pragma.place
 

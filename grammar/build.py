@@ -7,6 +7,7 @@ import re
 
 from archrank.grammar.attach import Notes
 from archrank.grammar.errors import Lint, Place, SpaceError, listed, shortened
+from archrank.grammar.layer_rules import check_layer_rules
 from archrank.grammar.meta import Alternative, Definition, Item, RawFile
 from archrank.grammar.model import Grammar, Production
 from archrank.grammar.modules import slow_reason
@@ -58,8 +59,13 @@ class Builder:
             self.file, tuple(d.name for d in kept), tuple(d.is_terminal for d in kept),
             tuple(d.place for d in kept),
             tuple(productions), tuple(by_head), self.index["start"], self.notes.settings, None, False,
-            bound, regex, site,
+            bound, regex, site, frozenset(), tuple((self.index[n], self.side(n)) for n in self.notes.each),
+            next((self.index[terminal] for _, terminal in self.notes.sides.values()), None),
         )  # fmt: skip
+
+    def side(self, rule: str) -> str:
+        """Which layers a rule with `each` repeats: all, or those below or above the split."""
+        return self.notes.sides[rule][0] if rule in self.notes.sides else "all"
 
     def _nonterminals(self) -> list[Definition]:
         """Rules, and the terminals that a rule uses and that are a choice; a terminal of one value is
@@ -246,23 +252,24 @@ class Builder:
             place = next(iter([*notes.each.values(), *notes.bound.values()]))
             raise self.error(place, 'the file does not say what its sites are: add //@ target_modules = "all-linear"')
         here = settings.target_place or Place(1, 1)
-        if (
-            list(notes.each) != ["start"]
-            or len(repeated) != 1
-            or len(self.definitions["start"].alternatives[0].items) != 1
-        ):
-            place = next((p for name, p in notes.each.items() if name != "start"), here)
-            raise self.error(place, "a space of sites begins with exactly `start: site+   //@ each = target_modules`")
-        if len(self.definitions["start"].alternatives) != 1 or self.definitions["start"].alternatives[0].alias:
-            raise self.error(
-                self.definitions["start"].place, "the rule with `each` has one alternative, without an alias"
-            )
+        if settings.target_modules == "all-layers" and "start" not in notes.each and repeated:
+            check_layer_rules(self, repeated)
+        else:
+            self._check_start(here, len(repeated))
         if len(notes.bound) != 1 or next(iter(notes.bound)) not in self.index:
             raise self.error(
                 here,
                 "a space of sites has exactly one terminal marked `//@ bound`, and its site rule uses it",
             )
         return self._bound_terminal(repeated[0][1])
+
+    def _check_start(self, here: Place, repeated: int) -> None:
+        notes, start = self.notes, self.definitions["start"]
+        if list(notes.each) != ["start"] or notes.sides or repeated != 1 or len(start.alternatives[0].items) != 1:
+            place = next((p for name, p in notes.each.items() if name != "start"), here)
+            raise self.error(place, "a space of sites begins with exactly `start: site+   //@ each = target_modules`")
+        if len(start.alternatives) != 1 or start.alternatives[0].alias:
+            raise self.error(start.place, "the rule with `each` has one alternative, without an alias")
 
     def _bound_terminal(self, site: Item) -> tuple[int, re.Pattern[str], int]:
         name, place = next(iter(self.notes.bound.items()))

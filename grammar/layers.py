@@ -1,24 +1,24 @@
 """Spaces over the layers of a pretrained encoder: a file with `target_modules = "all-layers"` meets a base.
 
-Binding writes the grammar out for the base: `start: layer+` becomes one site a layer, its name a keyword, its rules
-copies of the file's with the layer's own sizes behind the ops that hang on it. What comes out is a grammar of
-architectures like any other.
+A sentence cuts and adapts each layer, or is an ensemble of such sub-networks that share the layers below a split. How
+a file is written out for a base: layer_writing.py.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from archrank.grammar import ops
-from archrank.grammar.architecture import Architecture
+from archrank.grammar.architecture import Architecture, OpNode
 from archrank.grammar.errors import shortened
 from archrank.grammar.model import Grammar, Production
 from archrank.grammar.ops import keep, lora
 from archrank.grammar.ops.keep import kept
-from archrank.grammar.signatures import AdapterOp, Linear, Op
+from archrank.grammar.signatures import AdapterOp, Linear
 from archrank.grammar.workload import OpCost, Workload
 
 ALL_LAYERS = "all-layers"
@@ -71,10 +71,39 @@ def layer_workload(
     return Workload(tuple(ops_run), weights, max(op.activation_elements for op in ops_run))
 
 
-def choices_of(architecture: Architecture, layers: Mapping[str, EncoderLayer]) -> dict[str, LayerChoice]:
-    """What an architecture over layers does to each: one op a layer, in order."""
+@dataclass(frozen=True)
+class EnsembleChoice:
+    """What a sentence over layers makes of a base: its members as {layer: LayerChoice}, which agree in the first
+    `split` layers. A sentence that is no ensemble has one member and shares all.
+    """
+
+    split: int
+    members: tuple[dict[str, LayerChoice], ...]
+
+    @property
+    def coinciding(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of members that are the same sub-network."""
+        return tuple((i, j) for i, j in combinations(range(len(self.members)), 2) if self.members[i] == self.members[j])
+
+
+def ensemble_of(architecture: Architecture, layers: Mapping[str, EncoderLayer]) -> EnsembleChoice:
+    """The members of an architecture over layers: its trunk's ops stand first, then a fork, then each member's own."""
+    ops, many = architecture.ops, len(layers)
+    split = next((i for i, op in enumerate(ops) if op.op == "fork"), many)
+    if split == many:
+        return EnsembleChoice(many, (choices_of(ops, layers),))
+    count, own = int(ops[split].arguments[0]), many - split
+    members = []
+    for k in range(count):
+        first = split + 1 + k * own
+        members.append(choices_of((*ops[:split], *ops[first : first + own]), layers))
+    return EnsembleChoice(split, tuple(members))
+
+
+def choices_of(ops: Sequence[OpNode], layers: Mapping[str, EncoderLayer]) -> dict[str, LayerChoice]:
+    """What ops over layers do to each: one op a layer, in order."""
     found = {}
-    for (name, layer), op in zip(layers.items(), architecture.ops, strict=True):
+    for (name, layer), op in zip(layers.items(), ops, strict=True):
         if op.op != "keep":
             found[name] = LayerChoice(False)
             continue
@@ -147,86 +176,3 @@ def _rank_productions(grammar: Grammar) -> list[int]:
             values = grammar.by_head[child] if grammar.terminal[child] else ()
             found += [i for i in values if str(grammar.productions[i].items[0]).isdigit()]
     return found
-
-
-def bound_grammar(
-    grammar: Grammar, layers: Mapping[str, EncoderLayer], length: int, max_rank: int | None = None
-) -> Grammar:
-    """The grammar written out for a base's layers, in the given order."""
-    check_layers(grammar, layers, length)
-    if max_rank is not None:
-        grammar = up_to_rank(grammar, max_rank)
-    written = _Written(grammar)
-    sites = [written.site(name, layer) for name, layer in layers.items()]
-    start = grammar.productions[grammar.by_head[grammar.start][0]]
-    written.productions[0] = replace(start, head=0, items=tuple(sites), children=tuple(sites), copies=(1,) * len(sites))
-    by_head: list[list[int]] = [[] for _ in written.names]
-    for index, production in enumerate(written.productions):
-        by_head[production.head].append(index)
-    hidden = next(iter(layers.values())).hidden
-    return replace(
-        grammar,
-        names=tuple(written.names),
-        terminal=tuple(grammar.terminal[h] for h in written.origin),
-        places=tuple(grammar.places[h] for h in written.origin),
-        productions=tuple(written.productions),
-        by_head=tuple(map(tuple, by_head)),
-        start=0,
-        settings=replace(grammar.settings, input=(length, hidden), target_modules=None),
-        bound=None,
-        bound_regex=None,
-        site=None,
-        apart=frozenset(layers),
-    )
-
-
-class _Written:
-    """The rules written out so far: `names[i]` and the rule of the file that it comes from, `origin[i]`."""
-
-    def __init__(self, grammar: Grammar) -> None:
-        self.grammar = grammar
-        self.names, self.origin = [grammar.names[grammar.start]], [grammar.start]
-        self.productions: list[Production] = [grammar.productions[grammar.by_head[grammar.start][0]]]
-        self._terminals: dict[int, int] = {}
-
-    def site(self, name: str, layer: EncoderLayer) -> int:
-        """The rules of one layer; the number of the site's own."""
-        assert self.grammar.site is not None
-        made: dict[int, int] = {}
-        todo = [self.grammar.site]
-        self._place(self.grammar.site, made, name)
-        for head in todo:
-            for index in self.grammar.by_head[head]:
-                production = self.grammar.productions[index]
-                for child in production.children:
-                    if child not in made and child != self.grammar.bound and self._place(child, made, name):
-                        todo.append(child)
-                self.productions.append(self._copy(production, made, name, layer))
-        return made[self.grammar.site]
-
-    def _place(self, head: int, made: dict[int, int], name: str) -> bool:
-        """A number for a rule at a layer, or for a terminal, which all layers share; whether it is new."""
-        if self.grammar.terminal[head]:
-            new = head not in self._terminals
-            made[head] = self._terminals.setdefault(head, len(self.names))
-        else:
-            new, made[head] = True, len(self.names)
-        if new:
-            self.names.append(self.grammar.names[head] + ("" if self.grammar.terminal[head] else f"@{name}"))
-            self.origin.append(head)
-        return new
-
-    def _copy(self, production: Production, made: Mapping[int, int], name: str, layer: EncoderLayer) -> Production:
-        bound = self.grammar.bound
-        items = tuple(name if i == bound else made[i] if isinstance(i, int) else i for i in production.items)
-        kept = [(c, m) for c, m in zip(production.children, production.copies, strict=True) if c != bound]
-        found = ops.resolve(production.alias) if production.alias else None
-        hosts = found is not None and isinstance(found.op, Op) and found.op.linears is not None
-        return replace(
-            production,
-            head=made[production.head],
-            items=items,
-            children=tuple(made[c] for c, _ in kept),
-            copies=tuple(m for _, m in kept),
-            fixed=(layer.heads, layer.head, layer.ffn) if hosts else (),
-        )

@@ -59,7 +59,8 @@ class Grammar:
     `names`, `terminal`, `places` are per nonterminal (rules and terminals alike), `by_head` its
     productions. `bound` is the terminal whose values come from the base (`bound_regex` what its names look
     like) and `site` the rule that repeats once per module; both None in a space that adapts nothing.
-    Texts in `apart` are written with a space before them.
+    Texts in `apart` are written with a space before them. In a space over layers `each` are the rules that repeat
+    the site rule, (rule, "all", "below" or "above"), and `split` the terminal that says where the latter two meet.
     """
 
     file: str
@@ -76,3 +77,5 @@ class Grammar:
     bound_regex: re.Pattern[str] | None
     site: int | None
     apart: frozenset[str] = frozenset()
+    each: tuple[tuple[int, str], ...] = ()
+    split: int | None = None

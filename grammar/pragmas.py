@@ -19,7 +19,7 @@ _EXAMPLES = {
     "prior": "//@ prior size = uniform",
     "p": "//@ p = 0.68/3",
     "copies": "//@ copies(module) = 4",
-    "each": "//@ each = target_modules",
+    "each": "//@ each = target_modules, or each(below) = SPLIT and each(above) = SPLIT",
     "bound": "//@ bound",
 }
 _ITEM = re.compile(
@@ -83,6 +83,7 @@ def _pragma(file: str, place: Place, item: re.Match[str]) -> Pragma:
     value = item["quoted"] if item["quoted"] is not None else item["plain"]
     if value is not None:
         value = value.strip()
-    if (key in ("max", "prior", "copies")) != bool(argument) or (key == "bound") != (value is None) or value == "":
+    named = key in ("max", "prior", "copies") or (key == "each" and bool(argument))
+    if named != bool(argument) or (key == "bound") != (value is None) or value == "":
         raise SpaceError(file, place.line, place.column, f"pragma {key!r} is written as {_EXAMPLES[key]}")
     return Pragma(place, key, argument, value, item["quoted"] is not None)

@@ -13,7 +13,8 @@ from archrank.grammar.analysis import Facts, analyse, touching
 from archrank.grammar.attach import attach
 from archrank.grammar.build import Builder
 from archrank.grammar.errors import Lint, SpaceError, shortened
-from archrank.grammar.layers import DEFAULT_LENGTH, EncoderLayer, bound_grammar, is_layered
+from archrank.grammar.layer_writing import bound_grammar
+from archrank.grammar.layers import DEFAULT_LENGTH, EncoderLayer, is_layered
 from archrank.grammar.meta import LONGEST_FILE, RawFile, read_raw
 from archrank.grammar.model import Grammar
 from archrank.grammar.modules import slow_reason
@@ -23,6 +24,8 @@ from archrank.grammar.signatures import AdapterOp
 
 if TYPE_CHECKING:
     import lark
+
+_MOST_TRIED = 200
 
 
 def read(text: str, name: str) -> tuple[Grammar, Facts, Program | None, tuple[Lint, ...]]:
@@ -39,7 +42,7 @@ def read(text: str, name: str) -> tuple[Grammar, Facts, Program | None, tuple[Li
     _check_bounds(grammar)
     program = Program(grammar) if grammar.settings.input is not None and grammar.site is None else None
     if is_layered(grammar):
-        Program(bound_grammar(grammar, {_any_name(grammar): EncoderLayer(64, 4, 16, 64)}, DEFAULT_LENGTH))
+        Program(bound_grammar(grammar, dict.fromkeys(_any_names(grammar), EncoderLayer(64, 4, 16, 64)), DEFAULT_LENGTH))
     elif grammar.site is not None:
         _check_adapters(grammar)
     ignore = _compiled_by_lark(name, text, raw, grammar)
@@ -114,12 +117,17 @@ def _check_bounds(grammar: Grammar) -> None:
             raise SpaceError(grammar.file, bound.place.line, bound.place.column, f"max {bound.name}: {reason}")
 
 
-def _any_name(grammar: Grammar) -> str:
-    """A name that the file's terminal takes, to try its ops with."""
+def _any_names(grammar: Grammar) -> list[str]:
+    """Names that the file's terminal takes, to try its ops with: enough that its least split has a layer above it."""
     assert grammar.bound_regex is not None
-    for name in ("encoder.layer.0", "layer", "l", "L", "0", "a.b"):
-        if grammar.bound_regex.fullmatch(name):
-            return name
+    splits = grammar.by_head[grammar.split] if grammar.split is not None else ()
+    wanted = 1 + min((int(str(grammar.productions[i].items[0])) for i in splits), default=0)
+    forms = ("encoder.layer.{}", "layer{}", "l{}", "L{}", "{}", "a.b{}")
+    pools = [[form.format(i) for i in range(min(wanted, _MOST_TRIED))] for form in forms]
+    pools += [[name] for name in ("layer", "l", "L", "a.b")]
+    for names in pools:
+        if all(grammar.bound_regex.fullmatch(name) for name in names):
+            return names
     place = grammar.places[grammar.bound or 0]
     message = "the bound terminal takes no layer name such as encoder.layer.0; /[A-Za-z_][\\w.]*/ does"
     raise SpaceError(grammar.file, place.line, place.column, message)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from archrank.grammar.analysis import Facts, analyse
 from archrank.grammar.architecture import BYTES_PER_ELEMENT, Architecture
@@ -15,17 +16,19 @@ from archrank.grammar.derivation import Derivation
 from archrank.grammar.encoding import SiteEncoding, Slot, TreeEncoding
 from archrank.grammar.errors import EmptySpaceError, Lint, Place
 from archrank.grammar.fill import Limits
+from archrank.grammar.layer_writing import bound_grammar
 from archrank.grammar.layers import (
     DEFAULT_LENGTH,
     EncoderLayer,
+    EnsembleChoice,
     LayerChoice,
-    bound_grammar,
-    choices_of,
+    ensemble_of,
     is_layered,
     rank_values,
 )
 from archrank.grammar.model import Grammar
 from archrank.grammar.nearest import did_you_mean
+from archrank.grammar.paths import Paths, unrolled
 from archrank.grammar.program import Program
 from archrank.grammar.signatures import Shape
 from archrank.grammar.site_space import Sites
@@ -33,6 +36,7 @@ from archrank.grammar.sites import Adapter, Site, SiteOption, bound_sites, dropp
 from archrank.grammar.skeleton import Skeleton, skeleton
 from archrank.grammar.trees import Trees
 from archrank.grammar.typed import TypedTrees
+from archrank.grammar.writing import written
 
 Range = tuple[float | None, float | None]
 
@@ -67,6 +71,8 @@ class Space:
         self.layers: dict[str, EncoderLayer] = {}
         self._engine: Trees | Sites | None = None
         self._coder: SiteEncoding | TreeEncoding | None = None
+        self._unrolled: list[Paths | None] = []
+        self._literal = False
 
     def __repr__(self) -> str:
         """Name, sites and bounds."""
@@ -178,10 +184,23 @@ class Space:
         return found
 
     def layer_choices(self, d: Derivation) -> dict[str, LayerChoice]:
-        """What a sentence of a space over layers does to each of them. Raises ValueError in any other space."""
+        """What a sentence of a space over layers does to each of them. Raises ValueError in any other space, and for an
+        ensemble.
+        """
+        found = self.ensemble_choices(d)
+        if len(found.members) > 1:
+            raise ValueError(
+                f"layer_choices: {d!r} is an ensemble of {len(found.members)} members; ensemble_choices gives them"
+            )
+        return found.members[0]
+
+    def ensemble_choices(self, d: Derivation) -> EnsembleChoice:
+        """The members of a sentence of a space over layers and how many layers they share; one that is no ensemble is
+        its only member. Raises ValueError in any other space.
+        """
         if not self.layers:
             raise ValueError(f"layer_choices: {self.name} is not bound to the layers of a base")
-        return choices_of(self.elaborate(d), self.layers)
+        return ensemble_of(self.elaborate(d), self.layers)
 
     def _copy(
         self,
@@ -203,6 +222,16 @@ class Space:
             shape or self._shape,
         )  # fmt: skip
         found.layers = dict(self.layers)
+        found._literal = self._literal
+        return found
+
+    def literal(self) -> Space:
+        """The same sentences, each a candidate of its own: keys are those of the sentences, not of the canonical forms.
+
+        For tables of measured networks, whose rows differ where the graphs are the same.
+        """
+        found = self._copy()
+        found._literal = True
         return found
 
     def with_input(self, shape: Sequence[int]) -> Space:
@@ -320,7 +349,7 @@ class Space:
             if self._program is not None and self._shape is not None:
                 self._engine = TypedTrees(
                     self._grammar, self._facts, self._skeleton(), (low, high), uniform,
-                    self._program, self._shape, self._limits(),
+                    self._program, self._shape, self._limits(), self._literal,
                 )  # fmt: skip
             else:
                 self._engine = Trees(self._grammar, self._facts, self._skeleton(), low, high, uniform)
@@ -486,6 +515,58 @@ class Space:
         candidate.
         """
         return self._encoder().decode(values)
+
+    def production_counts(self, d: Derivation) -> NDArray[np.int64]:
+        """(productions,): how often a candidate uses each production of the file."""
+        counts = np.zeros(len(self._grammar.productions), np.int64)
+        chosen = [c for o in d.choices for c in self._options[o].choices] if self.is_site_space else d.choices
+        np.add.at(counts, list(chosen), 1)
+        return counts
+
+    @property
+    def probabilities(self) -> tuple[tuple[tuple[int, ...], tuple[float, ...]], ...]:
+        """For each rule its productions (their numbers) and their probabilities."""
+        productions = self._grammar.productions
+        return tuple((ways, tuple(productions[i].p for i in ways)) for ways in self._grammar.by_head)
+
+    def with_probabilities(self, p: Mapping[int, float]) -> Space:
+        """The same sentences with other probabilities {production: p}; those not named keep theirs.
+
+        Raises ValueError where a p is not in (0, 1] or a rule's do not sum to 1.
+        """
+        productions = list(self._grammar.productions)
+        for i, value in p.items():
+            if not (0 < value <= 1 and productions[i].p > 0):
+                raise ValueError(f"with_probabilities: production {i} ({productions[i].label}) cannot have p = {value}")
+            productions[i] = replace(productions[i], p=float(value), log_p=math.log(value))
+        for ways in self._grammar.by_head:
+            total = math.fsum(productions[i].p for i in ways)
+            if ways and abs(total - 1) > 1e-6:
+                raise ValueError(
+                    f"with_probabilities: those of {self._grammar.names[productions[ways[0]].head]} sum to {total:g}"
+                )
+        found = self._copy(grammar=replace(self._grammar, productions=tuple(productions)))
+        found._options = tuple(
+            replace(o, log_p=math.fsum(productions[c].log_p for c in o.choices)) for o in self._options
+        )
+        if self._program is not None:
+            found._program = Program(found._grammar)
+        return found
+
+    def to_text(self) -> str:
+        """The space as a file, with its probabilities; ValueError for one that is bound to the layers of a base."""
+        if self.is_layer_space:
+            raise ValueError(f"{self.name}: a space over the layers of a base cannot be written back")
+        bounds = {bound.name: bound.value for bound in self._grammar.settings.bounds}
+        return written(self._grammar, [q.p for q in self._grammar.productions], bounds, self._shape)
+
+    def paths(self) -> Paths | None:
+        """The candidates as rows of integers, for strategies that vary whole populations; None in recursive spaces and
+        in those of more than 600 places.
+        """
+        if not self._unrolled:
+            self._unrolled = [unrolled(self._any())]
+        return self._unrolled[0]
 
     def _encoder(self) -> SiteEncoding | TreeEncoding:
         if self._coder is None:

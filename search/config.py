@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 
-from archrank.grammar import nearest
+from archrank.grammar import nearest, number
 
-__all__ = ["ConfigError", "RunConfig", "read_toml", "write_toml"]
+__all__ = ["ConfigError", "RunConfig", "read_share", "read_toml", "write_toml"]
 
 
 class ConfigError(ValueError):
@@ -67,6 +67,9 @@ class RunConfig:
         "adapters", "how", "encoders: train the adapters alone, or all weights with them", ("adapters", "all")
     )
     eval_rows: int = _flag(512, "how", "validation rows that price a candidate; later stages read all")
+    no_race: bool = _flag(
+        False, "how", "read every row for every candidate, also where others are better for certain after a few"
+    )
     finalists: int = _flag(6, "how", "candidates that get the full fine-tune")
     train_steps: int | None = _flag(None, "how", "steps of one full fine-tune; the supernet trains twice as long")
     batch_size: int | None = _flag(None, "how", "rows of a training step")
@@ -82,12 +85,14 @@ class RunConfig:
     compute_dtype: str = _flag("fp32", "where", "of the base; adapters stay fp32", ("fp32", "bf16"))
     save_minutes: float = _flag(5.0, "where", "training time that a crash may cost")
     max_hours: float | None = _flag(None, "where", "stop, resumable, after this long")
+    within: str = _flag("0.5%", "wanted", "the verdict: how far from r_max the smallest configuration may be")
 
     def __post_init__(self) -> None:
         for name, least in _AT_LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        read_share("--within", self.within)
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ConfigError(f"--lr {self.lr}: must be above 0")
         if self.save_minutes <= 0:
@@ -119,6 +124,17 @@ _AT_LEAST: dict[str, float] = {
     "seed": 0,
     "max_hours": 0,
 }
+
+
+def read_share(flag: str, text: str) -> float:
+    """`0.5%` or `.005` as a fraction; ConfigError outside 0 … 100 %."""
+    try:
+        share = number(text)
+    except ValueError as error:
+        raise ConfigError(f"{flag} {text}: {error}") from None
+    if not 0 <= share <= 1:
+        raise ConfigError(f"{flag} {text}: must be between 0% and 100%")
+    return share
 
 
 def value_type(f: Field[typing.Any]) -> tuple[type, bool]:

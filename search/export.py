@@ -135,7 +135,7 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
     if run.kind == "encoders":
         return _take_encoder(run, trial, form, folder)
     sub = extract(run, trial)
-    with _arriving(folder) as fresh:
+    with arriving(folder) as fresh:
         match form:
             case "peft":
                 sub.save_pretrained(fresh)
@@ -151,7 +151,7 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
 
 
 @contextmanager
-def _arriving(folder: Path) -> Iterator[Path]:
+def arriving(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` to write in, which takes its place when all went well and is gone otherwise."""
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -170,7 +170,7 @@ def _take_encoder(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
     inputs, task, dtype = probe(sub.base), run.config.task or "", run.config.serve_dtype or "fp32"
     with torch.no_grad():
         truth = sub.unmerged().eval()(**inputs).logits.float()
-    with _arriving(folder) as fresh:
+    with arriving(folder) as fresh:
         encoder_export.write_encoder(sub, fresh, form, folder)
         if form == "onnx":
             exact = serving = float((encoder_export.answers(fresh, inputs) - truth).abs().max())
@@ -187,7 +187,7 @@ def _take_encoder(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
 
 def _take_network(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
     taken = architecture_export.extract_network(run, trial)
-    with _arriving(folder) as fresh:
+    with arriving(folder) as fresh:
         difference = architecture_export.write_network(taken, fresh, form)
         card = architecture_export.network_card(run, trial, taken, form, difference)
         (fresh / "README.md").write_text(card, encoding="utf-8")

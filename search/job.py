@@ -16,7 +16,6 @@ from archrank.search.serving import devices_of
 from archrank.supernet import policies
 from archrank.supernet import tasks as task_kinds
 from archrank.supernet.base import Base
-from archrank.supernet.evaluation import read_population
 from archrank.supernet.modules import target_modules
 from archrank.supernet.net import Elastic, elastic
 from archrank.supernet.policies.base import Policy
@@ -53,19 +52,9 @@ class Job(BaseJob):
         on_cpu = next(self.base.model.parameters()).device.type == "cpu"
         return small and plain and on_cpu and self.config.compute_dtype == "fp32" and not drops
 
-    def score(self, net: Elastic, split: str, ranks: Mapping[str, int] | None = None) -> dict[str, float]:
-        """Mean loss and accuracy over a split.
-
-        `ranks`: of that sub-network of a supernet, on `--eval-rows` rows that are the same for all, from the first
-        layer in which it differs from one that was scored before; None: of the net as it is, on all rows.
-        """
-        if ranks is None:
-            return self.measured(net, self.rows(split))
-        # one candidate at a time, since the next proposal depends on this one's value
-        return self.told(
-            self.rows(split, self.config.eval_rows),
-            lambda inputs, read: read_population(net, [ranks], inputs, read)[0],
-        )
+    def score(self, net: Elastic, split: str) -> dict[str, float]:
+        """Mean loss and accuracy of the net as it is, over all rows of a split."""
+        return self.measured(net, self.rows(split))
 
 
 def prepare(config: RunConfig) -> Job:

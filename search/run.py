@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from archrank.search.encoder_run import EncoderPhases
 from archrank.search.job import SUPERNET_RUNS, Job, prepare
 from archrank.search.pareto import Scale
 from archrank.search.phases import Shell
+from archrank.search.racing import MEASURED, Rivals, Scorer
 from archrank.search.results import Run, open_run
 from archrank.search.storage import RunLock, write_atomic
 from archrank.search.strata import Strata
@@ -150,7 +152,9 @@ class _Phases(BasePhases):
         self.scale = Scale.from_json(self.job.objectives, saved)
 
     def _evaluate(self, derivation: grammar.Derivation) -> None:
-        """One candidate: its price, and where that meets the constraints its inherited values."""
+        """One candidate: its price, and where that meets the constraints its inherited values; a hopeless one is
+        stopped early.
+        """
         began = time.monotonic()
         ranks = self.job.ranks(derivation)
         cost = self.job.pricer.price(ranks)
@@ -159,8 +163,31 @@ class _Phases(BasePhases):
             seconds = time.monotonic() - began
             self.study.tell(derivation, cost, seconds=seconds, infeasible=reason, constraints=broken)
             return
-        values = {**self.job.score(self.job.net, "validation", ranks), **cost}
-        self.study.tell(derivation, values, seconds=time.monotonic() - began, constraints=self.job.constraints)
+        rivals = self._rivals
+        scored = self._scorer.score(ranks, None if rivals is None else rivals.against(cost))
+        told = self.study.tell(
+            derivation,
+            {**scored.values, **cost},
+            seconds=time.monotonic() - began,
+            constraints=self.job.constraints,
+            extra=scored.extra,
+        )
+        if rivals:
+            rivals.add(told)
+
+    @cached_property
+    def _rivals(self) -> Rivals | None:
+        """None where every row is read: as asked, or because a constraint needs a measured value."""
+        job, config = self.job, self.job.config
+        if config.no_race or any(c.name in MEASURED for c in job.constraints):
+            return None
+        keep = candidates.most_promoted(
+            self.strata, config.trials, config.finalists, all_feasible=not self.job.constraints
+        )
+        rivals = Rivals(self.strata, job.objectives, keep)
+        for trial in self.study.trials:
+            rivals.add(trial)
+        return rivals
 
     def _rerank(self) -> None:
         """The best of each stratum, fine-tuned for a while from inherited weights on two seeds: this makes budgets
@@ -269,7 +296,12 @@ class _Phases(BasePhases):
     # -- small parts ------------------------------------------------------------------------------------------------
 
     def _values(self, ranks: Mapping[str, int]) -> dict[str, float]:
-        return {**self.job.score(self.job.net, "validation", ranks), **self.job.pricer.price(ranks)}
+        return {**self._scorer.score(ranks).values, **self.job.pricer.price(ranks)}
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        """Made once the supernet is trained."""
+        return Scorer(self.job)
 
     def _train(self, purpose: str, net: Elastic, steps: int, seed: int, *, policy: bool = False) -> float:
         """The supernet where `policy`, else quietly a candidate."""

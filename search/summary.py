@@ -135,7 +135,7 @@ def hypervolume_curve(run: Run) -> list[tuple[int, float]]:
     if run.scale is None:
         return []
     priced = [t for t in run.trials if t.stage == "inherited"]
-    return [(n, run.scale.hypervolume(priced[:n])) for n in range(1, len(priced) + 1)]
+    return [(n, run.scale.hypervolume([t for t in priced[:n] if not t.raced])) for n in range(1, len(priced) + 1)]
 
 
 def _pictures(run: Run, trials: list[int]) -> dict[int, str]:

@@ -32,6 +32,13 @@ class AdaptedLinear(nn.Module):
         y: Tensor = self.linear(x)
         return y + F.linear(F.linear(x.to(self.A.dtype), self.A), self.B).to(y.dtype)
 
+    def merged(self) -> nn.Linear:
+        """An ordinary linear layer with W + B A, added in fp32."""
+        found = copy.deepcopy(self.linear)
+        with torch.no_grad():
+            found.weight.copy_((self.linear.weight.float() + self.B.float() @ self.A.float()).to(found.weight.dtype))
+        return found
+
 
 class CutNetwork:
     """The layers of `cuts` of `base`, cut, with ΔW = B A on the linear layers of `factors`.

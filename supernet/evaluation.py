@@ -5,7 +5,7 @@ Every method gives the loop's losses; docs/supernet.md says when each is the fas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,12 +16,22 @@ from archrank.supernet import costs
 from archrank.supernet.chain import NoChain
 from archrank.supernet.fingerprint import fingerprint
 from archrank.supernet.population import Population, Vector, Way, distinct_nodes
-from archrank.supernet.racing import Race, Raced, RaceError, dropped, looks
 
 if TYPE_CHECKING:
     from archrank.supernet.net import Config, Elastic
+    from archrank.supernet.racing import Race
 
-__all__ = ["EvaluationError", "evaluate", "evaluation_methods", "race_population", "read_population", "rows_of"]
+__all__ = [
+    "EvaluationError",
+    "Evaluator",
+    "evaluate",
+    "evaluation_methods",
+    "loss_of",
+    "read_in_turn",
+    "read_population",
+    "rows_of",
+    "stacked",
+]
 
 T = TypeVar("T")
 
@@ -55,16 +65,18 @@ def evaluate(
 ) -> Tensor:
     """`(n,)` mean losses: Σ rows · loss(batch) / Σ rows for each configuration, in fp64; the base model's own loss.
 
-    `race`: hopeless candidates are stopped early and get inf (`race_population` has their estimates). Errors:
-    EvaluationError for an unknown method, a method that this base does not allow, data without labels or rows;
+    `race`: hopeless candidates are stopped early and get inf (`race_evaluation.race_population` has their estimates).
+    Errors: EvaluationError for an unknown method, a method that this base does not allow, data without labels or rows;
     ConfigurationError for a configuration that the net does not hold.
     """
     if race is not None:
+        from archrank.supernet.race_evaluation import race_population
+
         raced = race_population(net, configs, data, race, method)
         return torch.where(raced.dropped, torch.inf, raced.losses)
     rows = rows_of(data)
-    each = read_population(net, configs, data, _loss, method)
-    return torch.stack([_stacked(row) @ rows / rows.sum() for row in each]) if configs else rows[:0]
+    each = read_population(net, configs, data, loss_of, method)
+    return torch.stack([stacked(row) @ rows / rows.sum() for row in each]) if configs else rows[:0]
 
 
 def read_population(
@@ -77,46 +89,23 @@ def read_population(
     """`read(answer, place of the batch)` of the base's answer for each configuration (outer) and batch (inner), without
     gradients, in evaluation mode.
     """
-    with _Evaluator(net, method, data).opened() as evaluator:
+    with Evaluator(net, method, data).opened() as evaluator:
         vectors = evaluator.vectors(configs)
         columns = [evaluator.batch(vectors, i, batch, read) for i, batch in enumerate(data)]
     return [list(row) for row in zip(*columns, strict=True)] if configs else []
 
 
-def race_population(
-    net: Elastic, configs: Sequence[Config], data: Sequence[Mapping[str, Tensor]], race: Race, method: str = "auto"
-) -> Raced:
-    """Evaluates block by block and drops candidates as `race` says; survivors get their whole-set means."""
-    if race.costs is not None and len(race.costs) != len(configs):
-        raise RaceError(f"{len(race.costs)} tuples of costs for {len(configs)} configurations: give one for each")
-    rows_of(data)
-    blocks = [part for batch in data for part in _parts(batch, race.block_rows)]
-    order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(race.seed)).tolist()
-    blocks = [blocks[i] for i in order]
-    rows = rows_of(blocks)
-    n, stops = len(configs), set(looks(len(blocks)))
-    seen = torch.zeros(n, len(blocks), dtype=torch.float64)
-    spent, beaten_by = torch.zeros(n, dtype=torch.int64), torch.full((n,), -1)
-    ended = torch.full((n,), len(blocks))
-    with _Evaluator(net, method, blocks).opened() as evaluator:
-        vectors = evaluator.vectors(configs)
-        for k, block in enumerate(blocks, 1):
-            alive = (beaten_by < 0).nonzero().flatten()
-            seen[alive, k - 1] = _stacked(evaluator.batch([vectors[i] for i in alive.tolist()], k - 1, block, _loss))
-            spent[alive] += int(rows[k - 1])
-            if k in stops:
-                verdict = dropped(seen[:, :k], beaten_by < 0, len(blocks), race)
-                ended[verdict >= 0] = k
-                beaten_by = torch.where(verdict >= 0, verdict, beaten_by)
-    losses = seen @ rows / rows.sum()
-    # a rival was dropped later than the one it beat, or not at all: its own estimate is ready first
-    for i in sorted((beaten_by >= 0).nonzero().flatten().tolist(), key=lambda i: -int(ended[i])):
-        k, rival = int(ended[i]), int(beaten_by[i])
-        losses[i] = losses[rival] + (seen[i, :k] - seen[rival, :k]) @ rows[:k] / rows[:k].sum()
-    return Raced(losses, spent, beaten_by >= 0)
+def read_in_turn(
+    net: Elastic, config: Config, data: Sequence[Mapping[str, Tensor]], read: Callable[[Any, int], T], method: str
+) -> Generator[T, None, None]:
+    """`read_population` of one configuration, batch by batch as the caller asks for more; close it to stop early."""
+    with Evaluator(net, method, data).opened() as evaluator:
+        vectors = evaluator.vectors([config])
+        for i, batch in enumerate(data):
+            yield evaluator.batch(vectors, i, batch, read)[0]
 
 
-class _Evaluator:
+class Evaluator:
     """One call: the way that was picked, and what its batches share."""
 
     def __init__(self, net: Elastic, method: str, data: Sequence[Mapping[str, Tensor]]) -> None:
@@ -132,7 +121,7 @@ class _Evaluator:
         self.first = data[0] if data else {}
 
     @contextmanager
-    def opened(self) -> Iterator[_Evaluator]:
+    def opened(self) -> Iterator[Evaluator]:
         """Evaluation mode without gradients; every module's mode is put back."""
         modes = [(m, m.training) for m in self.net.modules() if m.training]
         self.net.eval()
@@ -204,7 +193,7 @@ class _Evaluator:
         return {k: v.to(self.device) for k, v in batch.items()}
 
 
-def _loss(answer: Any, place: int) -> Tensor:
+def loss_of(answer: Any, place: int) -> Tensor:
     loss = getattr(answer, "loss", None)
     if not isinstance(loss, Tensor):
         raise EvaluationError(
@@ -214,7 +203,7 @@ def _loss(answer: Any, place: int) -> Tensor:
     return loss
 
 
-def _stacked(losses: Sequence[Tensor]) -> Tensor:
+def stacked(losses: Sequence[Tensor]) -> Tensor:
     """One read of the device for all."""
     return torch.stack(list(losses)).double().cpu()
 
@@ -230,8 +219,3 @@ def rows_of(data: Sequence[Mapping[str, Tensor]]) -> Tensor:
     if not rows.sum() > 0:
         raise EvaluationError(f"{len(data)} batches with no row in them: there is nothing to evaluate on")
     return rows
-
-
-def _parts(batch: Mapping[str, Tensor], rows: int) -> list[Mapping[str, Tensor]]:
-    total = len(batch["labels"])
-    return [{k: v[low : low + rows] for k, v in batch.items()} for low in range(0, total, rows)]

@@ -11,6 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from archrank.grammar import Architecture
 from archrank.supernet.data import TaskData, order
+from archrank.supernet.networks import Network
+from archrank.supernet.shared_trunk import diversity, members_loss
 from archrank.supernet.training import TrainPlan, descend
 
 __all__ = ["fit", "score"]
@@ -21,8 +23,8 @@ Tick = Callable[[int, float], None]
 
 
 def fit(model: nn.Module, data: TaskData, plan: TrainPlan, batch_size: int, tick: Tick | None = None) -> None:
-    """Trains all parameters in place by AdamW on cross-entropy; the rows and the dropout of step t are functions of
-    (plan.seed, t) alone.
+    """Trains all parameters in place by AdamW on cross-entropy, of an ensemble the sum over its members; the rows and
+    the dropout of step t are functions of (plan.seed, t) alone.
 
     Raises NonFiniteLoss; whatever `tick(steps done, loss)` raises passes through.
     """
@@ -33,7 +35,7 @@ def fit(model: nn.Module, data: TaskData, plan: TrainPlan, batch_size: int, tick
 
     def gradient(step: int) -> Tensor:
         batch = data.batch("train", order(plan.seed, step, batch_size, data.size("train")))
-        loss = cross_entropy(model(batch["pixel_values"].to(device)), batch["labels"].to(device))
+        loss = members_loss(_member_logits(model, batch["pixel_values"].to(device)), batch["labels"].to(device))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -43,7 +45,9 @@ def fit(model: nn.Module, data: TaskData, plan: TrainPlan, batch_size: int, tick
 
 
 def score(model: nn.Module, data: TaskData, split: str, rows: int | None = None) -> dict[str, float]:
-    """Mean cross-entropy and accuracy over a split, or over `rows` of it that are the same for every candidate."""
+    """Mean cross-entropy and accuracy over a split, or over `rows` of it that are the same for every candidate; of an
+    ensemble also its diversity (shared_trunk.py), in nats.
+    """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     architecture = getattr(model, "architecture", None)
     held = 4 * architecture.live_elements if isinstance(architecture, Architecture) else 1
@@ -51,12 +55,20 @@ def score(model: nn.Module, data: TaskData, split: str, rows: int | None = None)
     index = np.arange(data.size(split))
     if rows is not None and len(index) > rows:
         index = np.sort(np.random.default_rng(0).permutation(len(index))[:rows])
-    loss = correct = 0.0
+    loss = correct = unlike = 0.0
+    members = 1
     model.eval()
     with torch.no_grad():
         for low in range(0, len(index), at_once):
             batch = data.batch(split, index[low : low + at_once])
-            logits, labels = model(batch["pixel_values"].to(device)), batch["labels"].to(device)
+            each, labels = _member_logits(model, batch["pixel_values"].to(device)), batch["labels"].to(device)
+            members, logits = len(each), each[0] if len(each) == 1 else torch.stack(each).mean(0)
+            unlike += float(diversity(each)) * len(labels)
             loss += float(cross_entropy(logits.double(), labels, reduction="sum"))
             correct += float((logits.argmax(-1) == labels).sum())
-    return {"loss": loss / len(index), "accuracy": correct / len(index)}
+    told = {"loss": loss / len(index), "accuracy": correct / len(index)}
+    return told if members == 1 else {**told, "diversity": unlike / len(index)}
+
+
+def _member_logits(model: nn.Module, x: Tensor) -> list[Tensor]:
+    return model.member_logits(x) if isinstance(model, Network) else [model(x)]

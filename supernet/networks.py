@@ -8,11 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from archrank.grammar import Architecture, OpNode, Space
+from archrank.grammar.heads import member_outputs
 from archrank.grammar.signatures import Shape
 from archrank.grammar.user_ops import module_class
 from archrank.supernet import builders
 
 __all__ = ["BuildError", "Network", "build", "buildable", "op_module"]
+
+
+Step = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 
 class BuildError(ValueError):
@@ -38,12 +42,26 @@ class Network(nn.Module):
         expected = self.architecture.input
         if tuple(x.shape[1:]) != expected:
             raise ValueError(f"the network is built for inputs of shape (batch, {_listed(expected)}), not {_given(x)}")
+        return self._values(x, self._steps)[self.architecture.output]
+
+    def member_logits(self, x: Tensor) -> list[Tensor]:
+        """`(batch, classes)` of each member of an ensemble with heads, the trunk run once; of any other network its one
+        output.
+        """
+        members = member_outputs(self.architecture)
+        if not members:
+            return [self(x)]
+        values = self._values(x, self._steps[:-1])
+        return [values[member] for member in members]
+
+    def _values(self, x: Tensor, steps: Sequence[Step]) -> dict[int, Tensor]:
+        """What is still held after some steps."""
         values: dict[int, Tensor] = {-1: x}
-        for index, module, reads, done in self._steps:
+        for index, module, reads, done in steps:
             values[index] = self.ops[module](*(values[read] for read in reads))
             for read in done:
                 del values[read]
-        return values[self.architecture.output]
+        return values
 
 
 def _listed(shape: Shape) -> str:
@@ -52,9 +70,6 @@ def _listed(shape: Shape) -> str:
 
 def _given(x: Tensor) -> tuple[int, ...]:
     return tuple(int(n) for n in x.shape)
-
-
-Step = tuple[int, int, tuple[int, ...], tuple[int, ...]]
 
 
 def _steps(architecture: Architecture) -> list[Step]:

@@ -67,6 +67,7 @@ ONE: dict[str, Callable[..., Tensor]] = {
     "conv1d": lambda x, grid, weights, kernel, width: conv1d(x, weights, kernel, width),
     "id": lambda x, grid, weights: x,
     "im2col": lambda x, grid, weights, *window: im2col(x, *window),
+    "fork": lambda x, grid, weights, members: x,
     "leaky_relu": lambda x, grid, weights: nn.functional.leaky_relu(x),
     "linear": lambda x, grid, weights, width: weights(nn.Linear(x.shape[-1], width))(x),
     "norm": lambda x, grid, weights: norm(x, weights),
@@ -80,8 +81,10 @@ SPLIT: dict[str, Callable[..., Sequence[Tensor]]] = {
 }
 MANY: dict[str, Callable[..., Tensor]] = {
     "add": lambda xs: torch.stack(xs).sum(0),
+    "average": lambda xs: torch.stack(xs).mean(0),
     "concat": torch.cat,
     "matmul": lambda xs: xs[0] @ xs[1],
+    "members": lambda xs: torch.cat([x.mean((2, 3)) if x.dim() == 4 else x.mean(1) for x in xs], 1),
     "scaled_matmul": lambda xs: xs[0] @ xs[1] / math.sqrt(xs[0].shape[-1]),
 }
 
@@ -92,6 +95,7 @@ SHAPES = st.one_of(
 GIVEN: dict[str, st.SearchStrategy[tuple[int, ...]]] = {
     "conv1d": st.tuples(st.integers(1, 9), st.integers(1, 9)),
     "im2col": st.tuples(st.integers(1, 6), st.integers(1, 4), st.integers(0, 3)),
+    "fork": st.tuples(st.integers(1, 4)),
     "linear": st.tuples(st.integers(1, 40)),
     "permute": st.sampled_from([(n,) for n in (12, 21, 123, 132, 213, 231, 312, 321, 122, 1234)]),
     "group": st.tuples(st.integers(1, 3)),

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from archrank.grammar import LayerChoice
 from archrank.supernet import elastic, ensemble, load_cut
 from archrank.supernet.elastic_encoder import ElasticEncoder
-from archrank.supernet.ensembles import diversity
+from archrank.supernet.shared_trunk import diversity
 
 Make = Callable[[str], nn.Module]
 KINDS = ("bert", "roberta", "distilbert", "vit")

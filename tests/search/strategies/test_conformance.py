@@ -179,7 +179,7 @@ def test_registry():
 @pytest.mark.parametrize(
     ("name", "part"),
     [
-        ("nsga", "no strategy 'nsga'; did you mean nsga2? There are: nsga2, optuna, random"),
+        ("nsga", "no strategy 'nsga'; did you mean nsga2? There are: cross_entropy, linas, local_search, nsga2, optuna, random"),
         ("base", "no strategy 'base'"),
         ("nsga2:TPESampler", "no strategy 'nsga2:TPESampler'"),
         (
