@@ -63,6 +63,9 @@ class RunConfig:
         "architectures: start each candidate from the shared weights, or train each from scratch",
         ("inherited", "train"),
     )
+    tune: str = _flag(
+        "adapters", "how", "encoders: train the adapters alone, or all weights with them", ("adapters", "all")
+    )
     eval_rows: int = _flag(512, "how", "validation rows that price a candidate; later stages read all")
     no_race: bool = _flag(
         False, "how", "read every row for every candidate, also where others are better for certain after a few"

@@ -28,8 +28,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def tiny() -> Callable[[str], object]:
-    """Kind -> a tiny model with random weights that are the same each time; Llama has grouped-query attention, GPT-2
-    Conv1D.
+    """Kind -> a tiny model with random weights that are the same each time, also roberta and distilbert; Llama has
+    grouped-query attention, GPT-2 Conv1D.
     """
     import torch
     import transformers as t
@@ -49,6 +49,15 @@ def tiny() -> Callable[[str], object]:
                 return t.ViTForImageClassification(config).eval()
             if kind == "bert":
                 return t.BertForSequenceClassification(t.BertConfig(vocab_size=60, num_labels=3, **shared)).eval()
+            if kind == "roberta":
+                return t.RobertaForSequenceClassification(
+                    t.RobertaConfig(vocab_size=60, num_labels=3, pad_token_id=1, max_position_embeddings=64, **shared)
+                ).eval()
+            if kind == "distilbert":
+                config = t.DistilBertConfig(
+                    vocab_size=60, num_labels=3, dim=32, n_layers=2, n_heads=4, hidden_dim=64, initializer_range=0.15
+                )
+                return t.DistilBertForSequenceClassification(config).eval()
             if kind == "llama":
                 config = t.LlamaConfig(
                     vocab_size=60, num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2, **shared
