@@ -15,6 +15,7 @@ from torch import Tensor
 from archrank.supernet import costs
 from archrank.supernet.chain import NoChain
 from archrank.supernet.fingerprint import fingerprint
+from archrank.supernet.narrow import COMPUTE_DTYPES, fitting_dtype, narrowed, narrowed_batch
 from archrank.supernet.population import Population, Vector, Way, distinct_nodes
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def evaluate(
     data: Sequence[Mapping[str, Tensor]],
     method: str = "auto",
     race: Race | None = None,
+    compute_dtype: str = "fp32",
 ) -> Tensor:
     """`(n,)` mean losses: Σ rows · loss(batch) / Σ rows for each configuration, in fp64; the base model's own loss.
 
@@ -72,10 +74,10 @@ def evaluate(
     if race is not None:
         from archrank.supernet.race_evaluation import race_population
 
-        raced = race_population(net, configs, data, race, method)
+        raced = race_population(net, configs, data, race, method, compute_dtype)
         return torch.where(raced.dropped, torch.inf, raced.losses)
     rows = rows_of(data)
-    each = read_population(net, configs, data, loss_of, method)
+    each = read_population(net, configs, data, loss_of, method, compute_dtype)
     return torch.stack([stacked(row) @ rows / rows.sum() for row in each]) if configs else rows[:0]
 
 
@@ -85,21 +87,27 @@ def read_population(
     data: Sequence[Mapping[str, Tensor]],
     read: Callable[[Any, int], T],
     method: str = "auto",
+    compute_dtype: str = "fp32",
 ) -> list[list[T]]:
     """`read(answer, place of the batch)` of the base's answer for each configuration (outer) and batch (inner), without
     gradients, in evaluation mode.
     """
-    with Evaluator(net, method, data).opened() as evaluator:
+    with Evaluator(net, method, data, compute_dtype).opened() as evaluator:
         vectors = evaluator.vectors(configs)
         columns = [evaluator.batch(vectors, i, batch, read) for i, batch in enumerate(data)]
     return [list(row) for row in zip(*columns, strict=True)] if configs else []
 
 
 def read_in_turn(
-    net: Elastic, config: Config, data: Sequence[Mapping[str, Tensor]], read: Callable[[Any, int], T], method: str
+    net: Elastic,
+    config: Config,
+    data: Sequence[Mapping[str, Tensor]],
+    read: Callable[[Any, int], T],
+    method: str = "auto",
+    compute_dtype: str = "fp32",
 ) -> Generator[T, None, None]:
     """`read_population` of one configuration, batch by batch as the caller asks for more; close it to stop early."""
-    with Evaluator(net, method, data).opened() as evaluator:
+    with Evaluator(net, method, data, compute_dtype).opened() as evaluator:
         vectors = evaluator.vectors([config])
         for i, batch in enumerate(data):
             yield evaluator.batch(vectors, i, batch, read)[0]
@@ -108,12 +116,17 @@ def read_in_turn(
 class Evaluator:
     """One call: the way that was picked, and what its batches share."""
 
-    def __init__(self, net: Elastic, method: str, data: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(
+        self, net: Elastic, method: str, data: Sequence[Mapping[str, Tensor]], compute_dtype: str = "fp32"
+    ) -> None:
         if method not in ("auto", *evaluation_methods()):
             raise EvaluationError(
                 f"no evaluation method {method!r}; there are: auto, {', '.join(evaluation_methods())}"
             )
-        self.net, self.method = net, method
+        if compute_dtype not in COMPUTE_DTYPES:
+            raise EvaluationError(f"no compute dtype {compute_dtype!r}; there are: {', '.join(COMPUTE_DTYPES)}")
+        self.narrow = (fitting_dtype(net.base) if compute_dtype == "auto" else compute_dtype) == "bf16"
+        self.net, self.method = narrowed(net) if self.narrow else net, method
         self.device = next(net.base.parameters()).device
         self.population: Population | None = None
         self.stackable = False
@@ -190,7 +203,8 @@ class Evaluator:
         return self.net.spectrum_of(dict(zip(self.net.names, vector, strict=True))).to(self.device)
 
     def _moved(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {k: v.to(self.device) for k, v in batch.items()}
+        moved = {k: v.to(self.device) for k, v in batch.items()}
+        return narrowed_batch(moved) if self.narrow else moved
 
 
 def loss_of(answer: Any, place: int) -> Tensor:
