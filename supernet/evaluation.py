@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -40,6 +41,10 @@ STATE_BYTES = 1 << 28
 """Hidden states in flight."""
 WEIGHT_BYTES = 1 << 30
 """Merged weights at a time."""
+MERGED_ERROR = 3e-7
+"""Of a loss, times its size where that is above 1: with three probes below it, the largest of a hundred candidates
+stays below 1e-6.
+"""
 
 
 class EvaluationError(ValueError):
@@ -50,9 +55,9 @@ def evaluation_methods() -> tuple[str, ...]:
     """The exact ways to evaluate a population.
 
     `loop` runs one sub-network after the other; `gated` stacks candidates along the rows, one gate row each;
-    `premerged` runs W + ΔW, merged in fp32 once for each module and rank; `resume` runs a candidate from the first
-    layer in which it differs from one that was run before, in this call or an earlier one. The last three run a prefix
-    that candidates share once.
+    `premerged` runs W + ΔW, merged in fp32 once for each module and rank (the branch where a probe shows that this
+    rounds losses by more than 3e-7); `resume` runs a candidate from the first layer in which it differs from one that
+    was run before, in this call or an earlier one. The last three run a prefix that candidates share once.
     """
     return ("loop", "gated", "premerged", "resume")
 
@@ -185,6 +190,8 @@ class Evaluator:
         if self.way is None:
             # once for all batches: a way of its own for each would be another rounding in each
             self.way = self._pick(vectors, inputs)
+            if self.way.merged and not self._merges(inputs):
+                self.way = replace(self.way, merged=False)
         key = fingerprint(inputs[k] for k in sorted(inputs)) if self.way.keep else place
         return self.population.run(vectors, inputs, key, lambda answer: read(answer, place), self.way)
 
@@ -197,7 +204,27 @@ class Evaluator:
             return costs.choose(self.device.type, tokens, distinct_nodes(chain, vectors), stackable=self.stackable)
         if self.method == "gated":
             return Way(copies=costs.copies(self.device.type, tokens))
+        if self.method == "premerged" and self.stackable and self.device.type == "cuda":
+            # calls cost more than products there: each stacked candidate picks its weight inside one call
+            return Way(copies=costs.copies("cuda", tokens), merged=True)
         return Way(merged=self.method == "premerged", keep=True)
+
+    def _merges(self, inputs: Mapping[str, Tensor]) -> bool:
+        """Whether W + ΔW gives the branch's losses within `MERGED_ERROR`, tried once for these weights.
+
+        Both are fp32 roundings of one number; how far they are apart depends on how the base amplifies, up to several
+        times 10⁻⁶ where weights are large. Probed are the largest rank, the half and 1 in every module.
+        """
+        assert self.population is not None
+        states = self.net.states
+        if states.merges is None:
+            full = [adapter.rank for _, adapter in self.net.items()]
+            probes = [tuple(max(1, r // part) for r in full) for part in (1, 2, max(full, default=1))]
+            told = [self.population.run(probes, inputs, 0, _told, Way(merged=merged)) for merged in (True, False)]
+            states.merges = all(
+                bool(((a - b).abs() <= MERGED_ERROR * b.abs().clamp(min=1)).all()) for a, b in zip(*told, strict=True)
+            )
+        return states.merges
 
     def _spectrum(self, vector: Vector) -> Tensor:
         return self.net.spectrum_of(dict(zip(self.net.names, vector, strict=True))).to(self.device)
@@ -215,6 +242,15 @@ def loss_of(answer: Any, place: int) -> Tensor:
             "it has to return .loss when it is given labels"
         )
     return loss
+
+
+def _told(answer: Any) -> Tensor:
+    """The loss, or the logits over the largest of them where there are no labels."""
+    loss = getattr(answer, "loss", None)
+    if isinstance(loss, Tensor):
+        return loss.double().cpu()
+    logits: Tensor = answer.logits
+    return (logits / logits.abs().max()).double().cpu()
 
 
 def stacked(losses: Sequence[Tensor]) -> Tensor:
