@@ -83,6 +83,12 @@ class RunConfig:
     device: str = _flag("cpu", "where", "cpu, cuda, cuda:0")
     threads: int | None = _flag(None, "where", "CPU threads (default: 1 for a tiny base, else all cores)")
     compute_dtype: str = _flag("fp32", "where", "of the base; adapters stay fp32", ("fp32", "bf16"))
+    evaluate_dtype: str | None = _flag(
+        None,
+        "where",
+        "of the base while candidates are priced (default: bf16 where the CPU has AMX and the base is not tiny)",
+        ("fp32", "bf16"),
+    )
     save_minutes: float = _flag(5.0, "where", "training time that a crash may cost")
     max_hours: float | None = _flag(None, "where", "stop, resumable, after this long")
     within: str = _flag("0.5%", "wanted", "the verdict: how far from r_max the smallest configuration may be")
