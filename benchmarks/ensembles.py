@@ -159,7 +159,7 @@ def paired(cells: Cases, one: str, other: str, budget: float, what: str) -> dict
 
 
 def summary(cells: Cases, budgets: Sequence[float]) -> dict[str, object]:
-    """Fronts, paired differences against the best single, and what the diversity term changes, at the measured budgets."""
+    """Fronts, paired differences against the best single, what the diversity term changes; at the measured budgets."""
     names, keys = [*CONDITIONS, "uniform"], ("accuracy", "loss", "diversity")
 
     def means(name: str, what: tuple[str, ...]) -> dict[str, Figures]:
