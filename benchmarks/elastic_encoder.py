@@ -3,15 +3,17 @@
     python benchmarks/elastic_encoder.py --data FOLDER/sst2 --base FOLDER --work DIR --seeds 5
         --out benchmarks/results/elastic_encoder.json
 
-One teacher a seed: MiniLM-L6-H384 fine-tuned on 2,000 sentences. From it, at 2/3, 1/2 and 1/3 of its FLOPs (48 tokens):
-- depth: its first layers alone (Sajjad et al., On the effect of dropping layers of pre-trained transformer models, 2023);
+One teacher a seed: MiniLM-L6-H384 fine-tuned on 2,000 sentences (batch 16). From it, at 2/3, 1/2 and 1/3 of its layers'
+FLOPs (32 tokens):
+- depth: its first layers alone (Sajjad et al., On the effect of dropping layers of pre-trained transformers, 2023);
 - narrow: all layers with the same share of heads and FFN channels, the most important ones;
-- elastic: sandwich training of the supernet, 8 sampled sub-networks of each budget compared on 128 validation rows, the
+- elastic: sandwich training of the supernet, 8 sampled sub-networks of each budget compared on 64 validation rows, the
   best of each fine-tuned.
 All learn labels and the teacher's logits, all weights but the embeddings train, and every method may spend the same
-training in units of a full model's step: three fine-tunes of 124 steps for the baselines; for the supernet its sandwich
-steps (largest, smallest, one sampled), the candidates' evaluation and three shorter fine-tunes together. Accuracy on
-the 1,821 test rows, which nothing else reads. Interrupted, it goes on at the cell and training step where it was.
+training in units of a full model's step, 93 for the three budgets: fine-tunes of 62 steps for the baselines; for the
+supernet 24 sandwich steps (largest, smallest, one sampled: 1.85 units each), the candidates' evaluation (about 13
+units) and fine-tunes of 24 steps. Accuracy on 912 test rows, which nothing else reads. Interrupted, it goes on at the
+cell and training step where it was.
 """
 
 from __future__ import annotations
@@ -36,13 +38,14 @@ from archrank.supernet.base import load_base
 from archrank.supernet.checkpoint import Checkpoint, load_tensors, save_tensors
 from archrank.supernet.cut_network import CutNetwork
 from archrank.supernet.elastic_encoder import ElasticEncoder
+from archrank.supernet.importance import Order
 from archrank.supernet.sandwich import Sandwich
 from archrank.supernet.tracing import trace
 from archrank.supernet.training import TrainPlan
 
-TOKENS, ROWS, BATCH, LR = 48, 2000, 32, 3e-4
-TEACHER_STEPS, STEPS, SANDWICH_STEPS, TUNE_STEPS = 124, 124, 46, 58
-CANDIDATES, CANDIDATE_ROWS = 8, 128
+TOKENS, ROWS, BATCH, LR = 32, 2000, 16, 3e-4
+TEACHER_STEPS, STEPS, SANDWICH_STEPS, TUNE_STEPS = 100, 62, 24, 24
+CANDIDATES, CANDIDATE_ROWS, TEST_ROWS = 8, 64, 912
 LEVELS = {"2/3": (4, 8, 1024), "1/2": (3, 6, 768), "1/3": (2, 4, 512)}
 """Layers kept, and heads and FFN channels kept in every layer."""
 
@@ -59,6 +62,7 @@ class Bench:
         self.rows = np.sort(np.random.default_rng(0).permutation(self.data.size("train"))[:ROWS])
         self.device = predictors.load("a100")
         self.teacher: Tensor | None = None
+        self.order: Order | None = None
 
     def batches(self, step: int) -> tuple[Mapping[str, Tensor], np.ndarray]:  # type: ignore[type-arg]
         """`labels` are the rows' numbers: the loss looks up labels and the teacher's logits by them."""
@@ -76,7 +80,7 @@ class Bench:
         return total + F.kl_div(F.log_softmax(logits.float(), -1), log_t, reduction="batchmean", log_target=True)
 
     def checkpoint(self, name: str) -> Checkpoint:
-        return Checkpoint(self.work / f"{name}.checkpoint", name, 30)
+        return Checkpoint(self.work / f"{name}.checkpoint", name, 120)
 
     def trained(self, name: str, module: nn.Module, sub: CutNetwork, steps: int) -> float:
         plan = TrainPlan(steps, LR, seed=self.seed)
@@ -92,12 +96,16 @@ class Bench:
         self.model.load_state_dict(tensors)
 
     def net(self) -> ElasticEncoder:
-        rows = self.rows[:256]
-        data = [self.data.batch("train", rows[i : i + 32]) for i in range(0, len(rows), 32)]
-        return elastic(self.model, "elastic_encoder", r_max=1, data=data)
+        """Over the teacher, heads and channels by its importances."""
+        net = elastic(self.model, "elastic_encoder", r_max=1)
+        if self.order is None:
+            net.measure([self.data.batch("train", self.rows[i : i + 32]) for i in range(0, 128, 32)])
+            self.order = net.order
+        net.order = self.order
+        return net
 
-    def score(self, model: nn.Module, split: str, rows: int | None = None) -> dict[str, float]:
-        index = np.arange(self.data.size(split))[:rows]
+    def score(self, model: nn.Module, split: str, rows: int) -> dict[str, float]:
+        index = np.sort(np.random.default_rng(1).permutation(self.data.size(split))[:rows])
         loss = correct = 0.0
         model.eval()
         for low in range(0, len(index), 128):
@@ -132,7 +140,7 @@ def teacher(bench: Bench) -> dict[str, object]:
     tensors = {**module.state_dict(), "logits": torch.cat(logits)}
     save_tensors(bench.work / "teacher.safetensors", tensors, {})
     bench.checkpoint("teacher").clear()
-    return {**bench.score(module, "test"), **bench.price(module), "seconds": seconds}
+    return {**bench.score(module, "test", TEST_ROWS), **bench.price(module), "seconds": seconds}
 
 
 def baseline(bench: Bench, method: str, level: str) -> dict[str, object]:
@@ -158,7 +166,7 @@ def tuned(
     seconds = bench.trained(name.replace("/", "-").replace(" ", "-"), module, sub, steps)
     widths = [(c.heads, c.ffn) if c.kept else None for c in choices.values()]
     return {
-        **bench.score(module, "test"), **bench.price(module),
+        **bench.score(module, "test", TEST_ROWS), **bench.price(module),
         "seconds": seconds, "before": before, "layers": widths,
     }  # fmt: skip
 
@@ -234,6 +242,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
     cells, bench = Cells(args.out), None
     for seed in range(args.seeds):
         names = [f"seed {seed} {n}" for n in cells_of(Bench.__new__(Bench))]
@@ -281,7 +290,7 @@ def summarise(cells: Cells, seeds: int, out: Path) -> None:
         "settings": {
             "rows": ROWS, "batch": BATCH, "lr": LR, "tokens": TOKENS, "teacher_steps": TEACHER_STEPS,
             "baseline_steps": STEPS, "sandwich_steps": SANDWICH_STEPS, "tune_steps": TUNE_STEPS,
-            "candidates": CANDIDATES, "candidate_rows": CANDIDATE_ROWS,
+            "candidates": CANDIDATES, "candidate_rows": CANDIDATE_ROWS, "test_rows": TEST_ROWS,
             "latency": "predicted for an A100 in bf16, batch 1 and 64",
         },
     })  # fmt: skip

@@ -16,8 +16,10 @@ from archrank.grammar import ops
 from archrank.grammar.architecture import Architecture, OpNode
 from archrank.grammar.errors import shortened
 from archrank.grammar.model import Grammar, Production
+from archrank.grammar.ops import keep, lora
 from archrank.grammar.ops.keep import kept
-from archrank.grammar.signatures import AdapterOp
+from archrank.grammar.signatures import AdapterOp, Linear
+from archrank.grammar.workload import OpCost, Workload
 
 ALL_LAYERS = "all-layers"
 DEFAULT_LENGTH = 128
@@ -33,6 +35,11 @@ class EncoderLayer:
     head: int
     ffn: int
 
+    def adapter_params(self, choice: LayerChoice) -> int:
+        """Σ r (in + out) over the adapters of a choice, as its linear layers are cut."""
+        shapes = {linear.name: linear for linear in _cut_linears(self, choice)} if choice.kept else {}
+        return sum(lora.params(shapes[role].outputs, shapes[role].inputs, rank) for role, rank in choice.ranks)
+
 
 @dataclass(frozen=True, slots=True)
 class LayerChoice:
@@ -44,6 +51,24 @@ class LayerChoice:
     heads: int = 0
     ffn: int = 0
     ranks: tuple[tuple[str, int], ...] = ()
+
+
+def _cut_linears(layer: EncoderLayer, choice: LayerChoice) -> tuple[Linear, ...]:
+    return keep.linears((1, layer.hidden), choice.heads, layer.head, choice.ffn, 100, 100)
+
+
+def layer_workload(
+    layer: EncoderLayer, choice: LayerChoice, length: int, batch: int, *, adapters: bool = True
+) -> Workload:
+    """What a kept layer costs at `length` tokens, with its adapters beside the weights or (merged) without."""
+    shape, sizes = (length, layer.hidden), (choice.heads, layer.head, choice.ffn, 100, 100)
+    ops_run, weights = list(keep.costs(shape, batch, *sizes)), keep.params(shape, *sizes)
+    linears = {linear.name: linear for linear in _cut_linears(layer, choice)}
+    for role, rank in choice.ranks if adapters else ():
+        n, k = linears[role].outputs, linears[role].inputs
+        ops_run.append(OpCost.of("lora", {"m": batch * length, "n": n, "k": k, "r": rank}))
+        weights += lora.params(n, k, rank)
+    return Workload(tuple(ops_run), weights, max(op.activation_elements for op in ops_run))
 
 
 @dataclass(frozen=True)

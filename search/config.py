@@ -63,6 +63,9 @@ class RunConfig:
         "architectures: start each candidate from the shared weights, or train each from scratch",
         ("inherited", "train"),
     )
+    tune: str = _flag(
+        "adapters", "how", "encoders: train the adapters alone, or all weights with them", ("adapters", "all")
+    )
     eval_rows: int = _flag(512, "how", "validation rows that price a candidate; later stages read all")
     finalists: int = _flag(6, "how", "candidates that get the full fine-tune")
     train_steps: int | None = _flag(None, "how", "steps of one full fine-tune; the supernet trains twice as long")

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archrank.search import architecture_export
+from archrank.search import architecture_export, encoder_export
 from archrank.search.candidates import weights_of
 from archrank.search.card import model_card
 from archrank.search.config import ConfigError
@@ -34,6 +34,11 @@ from archrank.supernet.subnetwork import SubNetwork
 
 __all__ = ["Taken", "extract", "take_home", "verify"]
 
+FORMS = {
+    "adapters": ("adapters", ("peft", "merged", "uniform")),
+    "architectures": ("networks", architecture_export.FORMS),
+    "encoders": ("cut encoders", encoder_export.FORMS),
+}
 EXACT = 1e-5  # of the largest logit: fp32 round-off of another order of additions
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 COARSE = {"fp16": 0.01, "bf16": 0.08}  # of the largest logit: what rounding every activation to 11 or 8 bits may cost
@@ -49,6 +54,7 @@ class Taken:
     max_abs_diff: float
     serving_dtype: str
     serving_diff: float
+    load: str = ""
 
     def to_json(self) -> dict[str, object]:
         """The document of `search extract --json`."""
@@ -64,6 +70,11 @@ class Taken:
         """The same for people."""
         values = ", ".join(f"{k} {v:.4g}" if abs(v) < 1e4 else f"{k} {v:,.0f}" for k, v in self.trial.values.items())
         told = f"{self.path}: trial {self.trial.id} ({self.trial.stage}) as {self.form}\n{values}\n"
+        if self.load:
+            return (
+                f"{told}reloaded with {self.load}: max |Δ logit| {self.max_abs_diff:.1e} in fp32, "
+                f"{self.serving_diff:.1e} in {self.serving_dtype}"
+            )
         if self.form in architecture_export.FORMS:
             how = "torch" if self.form == "torch" else "onnxruntime"
             return f"{told}reloaded with stock {how}: max |Δ logit| {self.max_abs_diff:.1e}"
@@ -116,12 +127,13 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--out {folder}: exists and is not an empty folder; nothing was written")
     trial = run.pick(pick, where)
-    if run.is_architecture_run != (form in architecture_export.FORMS):
-        right = architecture_export.FORMS if run.is_architecture_run else ("peft", "merged", "uniform")
-        what = "networks" if run.is_architecture_run else "adapters"
+    what, right = FORMS[run.kind]
+    if form not in right:
         raise ConfigError(f"--as {form}: {run.path} searched {what}; take one home as {' or '.join(right)}")
     if run.is_architecture_run:
         return _take_network(run, trial, form, folder)
+    if run.kind == "encoders":
+        return _take_encoder(run, trial, form, folder)
     sub = extract(run, trial)
     with _arriving(folder) as fresh:
         match form:
@@ -153,6 +165,26 @@ def _arriving(folder: Path) -> Iterator[Path]:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def _take_encoder(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
+    sub = encoder_export.extract_encoder(run, trial)
+    inputs, task, dtype = probe(sub.base), run.config.task or "", run.config.serve_dtype or "fp32"
+    with torch.no_grad():
+        truth = sub.unmerged().eval()(**inputs).logits.float()
+    with _arriving(folder) as fresh:
+        encoder_export.write_encoder(sub, fresh, form, folder)
+        if form == "onnx":
+            exact = serving = float((encoder_export.answers(fresh, inputs) - truth).abs().max())
+            dtype = "fp32"
+        else:
+            exact, serving = compared(
+                truth, inputs, lambda d: encoder_export.reload(sub, fresh, form, task, d), form, dtype
+            )
+        load = encoder_export.how_to_load(fresh, form, task).replace(f'"{fresh.name}', f'"{folder.name}')
+        card = encoder_export.encoder_card(run, trial, sub, load, exact)
+        (fresh / "README.md").write_text(card, encoding="utf-8")
+    return Taken(folder, form, trial, exact, dtype, serving, load)
+
+
 def _take_network(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
     taken = architecture_export.extract_network(run, trial)
     with _arriving(folder) as fresh:
@@ -171,11 +203,22 @@ def verify(sub: SubNetwork, folder: Path, form: str, task: str, serve_dtype: str
     net = Elastic(sub.base, {name: _adapter(A, B) for name, (A, B) in sub.factors.items()})
     with torch.no_grad():
         truth = net.eval()(**inputs).logits.float()
+    return compared(truth, inputs, lambda dtype: reload(sub, folder, form, task, dtype, labels), form, serve_dtype)
+
+
+def compared(
+    truth: Tensor,
+    inputs: Mapping[str, Tensor],
+    load: Callable[[torch.dtype], nn.Module],
+    form: str,
+    serve_dtype: str,
+) -> tuple[float, float]:
+    """Max |Δ logit| of what `load` gives, in fp32 and in the serving dtype; ExportError as `verify`."""
     largest = max(1.0, float(truth.abs().max()))
     served = serve_dtype if serve_dtype in DTYPES else "fp32"
     found = {}
     for dtype in dict.fromkeys(["fp32", served]):
-        model = reload(sub, folder, form, task, DTYPES[dtype], labels)
+        model = load(DTYPES[dtype])
         cast = {k: v.to(DTYPES[dtype]) if v.is_floating_point() else v for k, v in inputs.items()}
         with torch.no_grad():
             found[dtype] = float((model(**cast).logits.float() - truth).abs().max())

@@ -23,9 +23,15 @@ from archrank.search.trial import Trial
 
 if TYPE_CHECKING:
     from archrank.search.architecture_export import TakenNetwork
+    from archrank.supernet.cut_network import CutNetwork
     from archrank.supernet.subnetwork import SubNetwork
 
-__all__ = ["Run", "open_run"]
+__all__ = ["Run", "default_form", "open_run"]
+
+
+def default_form(run: Run) -> str:
+    """The form of `search extract --as` where none is asked for."""
+    return {"architectures": "torch", "encoders": "merged"}.get(run.kind, "peft")
 
 
 def open_run(path: str | Path) -> Run:
@@ -100,9 +106,14 @@ class Run:
         return ParetoFront.of(latest(self.trials), self.objectives, constraints)
 
     @property
+    def kind(self) -> str:
+        """What its candidates are: `adapters` of a base, `architectures`, or `encoders` cut from a base."""
+        return str(self.header.get("kind", "adapters"))
+
+    @property
     def is_architecture_run(self) -> bool:
-        """Whether its candidates are networks and not adapters of a base."""
-        return self.header.get("kind") == "architectures"
+        """Whether its candidates are networks and not parts of a base."""
+        return self.kind == "architectures"
 
     @cached_property
     def space(self) -> grammar.Space:
@@ -111,11 +122,27 @@ class Run:
             for file in self.config.ops:
                 ops.load_file(file)
             return grammar.load(str(self.path / "space.lark")).with_input(self.header["input"])
+        if self.kind == "encoders":
+            layers = {name: grammar.EncoderLayer(*sizes) for name, sizes in self.header["layers"].items()}
+            return grammar.load(str(self.path / "space.lark")).bind_layers(layers, self.header["length"])
         sites = {name: (shape[0], shape[1]) for name, shape in self.header["sites"].items()}
         return grammar.load(str(self.path / "space.lark")).bind(sites)
 
+    def choices(self, trial: Trial) -> dict[str, grammar.LayerChoice]:
+        """What a trial of an encoder run does to each layer."""
+        return self.space.layer_choices(self.space.parse(trial.text))
+
+    @property
+    def modules(self) -> list[str]:
+        """What can carry an adapter, in model order."""
+        if self.kind == "encoders":
+            return [f"{name}.{role}" for name in self.header["layers"] for role in ("q", "k", "v", "o", "up", "down")]
+        return list(self.header["sites"])
+
     def ranks(self, trial: Trial) -> dict[str, int]:
         """{module: rank} of a trial, modules left alone absent."""
+        if self.kind == "encoders":
+            return {f"{n}.{role}": r for n, c in self.choices(trial).items() if c.kept for role, r in c.ranks}
         return {name: adapter.rank for name, adapter in self.space.adapters(self.space.parse(trial.text)).items()}
 
     def trial(self, number: int) -> Trial:
@@ -154,7 +181,12 @@ class Run:
         ]
 
     def describe(self, trial: Trial) -> str:
-        """How many modules carry which rank: `7 of 18: r1×4 r2×3`."""
+        """How many modules carry which rank: `7 of 18: r1×4 r2×3`; of an encoder what each layer keeps, such as
+        `12h/1536 – 6h/768`, heads and FFN channels.
+        """
+        if self.kind == "encoders":
+            kept = self.choices(trial).values()
+            return " ".join(f"{c.heads}h/{c.ffn}" if c.kept else "–" for c in kept)
         ranks = self.ranks(trial)
         counts = Counter(ranks.values())
         shown = " ".join(f"r{r}×{n}" for r, n in sorted(counts.items()))
@@ -167,13 +199,15 @@ class Run:
         constants = self.header["constants"]
         rows = self.records(front)
         described = None if self.is_architecture_run else {t.id: self.describe(t) for t in front}
-        text = front_table(rows, [(o.name, o.direction, o.unit) for o in self.objectives], described=described) + "\n"
+        axes = [(o.name, o.direction, o.unit) for o in self.objectives]
+        heading = "layers" if self.kind == "encoders" else "adapters"
+        text = front_table(rows, axes, described=described, description=heading) + "\n"
         if constants:
             told = ", ".join(f"{name} {number(value)}" for name, value in constants.items())
             text += f"\nthe same for every candidate ({self.config.deploy}, {self.config.serve_dtype}): {told}\n"
         return text
 
-    def extract(self, trial: Trial | int) -> SubNetwork | TakenNetwork:
+    def extract(self, trial: Trial | int) -> SubNetwork | TakenNetwork | CutNetwork:
         """A trial's sub-network with the weights that its values were measured with.
 
         Of an architecture search a network: a finalist's with its trained weights, any other's with the shared weights
@@ -183,6 +217,10 @@ class Run:
             from archrank.search.architecture_export import extract_network
 
             return extract_network(self, trial)
+        if self.kind == "encoders":
+            from archrank.search.encoder_export import extract_encoder
+
+            return extract_encoder(self, trial)
         from archrank.search.export import extract
 
         return extract(self, trial)

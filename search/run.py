@@ -21,6 +21,8 @@ from archrank.search.architecture_job import ArchitectureJob, prepare_architectu
 from archrank.search.architecture_run import ArchitecturePhases
 from archrank.search.base_phases import BasePhases
 from archrank.search.config import ConfigError, RunConfig, read_toml, write_toml
+from archrank.search.encoder_job import EncoderJob, prepare_encoders
+from archrank.search.encoder_run import EncoderPhases
 from archrank.search.job import SUPERNET_RUNS, Job, prepare
 from archrank.search.pareto import Scale
 from archrank.search.phases import Shell
@@ -34,6 +36,8 @@ from archrank.supernet.net import Elastic
 from archrank.supernet.training import NonFiniteLoss, Tick, TrainPlan, train
 
 __all__ = ["resume", "start"]
+
+AnyJobKind = Job | ArchitectureJob | EncoderJob
 
 
 def start(config: RunConfig) -> Run:
@@ -54,16 +58,21 @@ def start(config: RunConfig) -> Run:
         return _begun(job, path).all()
 
 
-def prepared(config: RunConfig) -> Job | ArchitectureJob:
+def prepared(config: RunConfig) -> AnyJobKind:
     """Everything loaded and checked, for the kind of space that is asked for."""
     for file in config.ops:
         ops.load_file(file)
-    if grammar.load(config.space).is_architecture_space:
+    space = grammar.load(config.space)
+    if space.is_layer_space:
+        return prepare_encoders(config)
+    if space.is_architecture_space:
         return prepare_architectures(config)
     return prepare(config)
 
 
-def _begun(job: Job | ArchitectureJob, path: Path) -> Shell:
+def _begun(job: AnyJobKind, path: Path) -> Shell:
+    if isinstance(job, EncoderJob):
+        return EncoderPhases(job, path)
     return _Phases(job, path) if isinstance(job, Job) else ArchitecturePhases(job, path)
 
 

@@ -15,6 +15,7 @@ from archrank.search.storage import write_atomic
 from archrank.search.trial import Trial
 
 if TYPE_CHECKING:
+    from archrank.search.base_job import BaseJob
     from archrank.search.job import Job
     from archrank.search.report import ReportData
 
@@ -39,8 +40,8 @@ def machine(device: str) -> dict[str, object]:
     }
 
 
-def header(job: Job) -> dict[str, object]:
-    """The first line of trials.jsonl beside its schema: all that is needed to read the run without loading a model."""
+def base_header(job: BaseJob) -> dict[str, object]:
+    """What the first line of trials.jsonl says of every run over a base."""
     return {
         "seed": job.config.seed,
         "versions": versions(),
@@ -48,14 +49,12 @@ def header(job: Job) -> dict[str, object]:
         "size": str(job.space.size()),
         "objectives": [f"{o.name}:{o.direction}" for o in job.objectives],
         "labels": list(job.data.label_names),
-        "sites": {name: list(shape) for name, shape in job.net.shapes.items()},
         "base": {"name": job.base.name_or_path, "sha256": job.base.fingerprint},
         "data": {
             "name": job.data.name,
             "sha256": job.data.fingerprint,
             "rows": {s: job.data.size(s) for s in ("train", "validation", "test")},
         },
-        "constants": job.pricer.constants(),
         "deploy": {
             "how": job.config.deploy,
             "dtype": job.config.serve_dtype,
@@ -67,6 +66,12 @@ def header(job: Job) -> dict[str, object]:
     }
 
 
+def header(job: Job) -> dict[str, object]:
+    """The first line of trials.jsonl beside its schema: all that is needed to read the run without loading a model."""
+    sites = {name: list(shape) for name, shape in job.net.shapes.items()}
+    return base_header(job) | {"sites": sites, "constants": job.pricer.constants()}
+
+
 def verdict(run: Run) -> str:
     """What the front offers, in figures: the best point, the knee, and what the same base offers without and with the
     largest adapter.
@@ -76,8 +81,8 @@ def verdict(run: Run) -> str:
         return f"No candidate meets the constraints: {len(run.trials)} evaluations, none feasible."
     quality, knee = run.objectives[0].name, front.knee()
     best = front.best(quality)
-    if run.is_architecture_run:
-        return _networks_verdict(run, front)
+    if run.kind != "adapters":
+        return _networks_verdict(run, front, "trained from scratch" if run.is_architecture_run else "fine-tuned")
     stages = sorted({t.stage for t in front}, key=["inherited", "reranked", "final"].index)
     largest = float(run.event("reference").get("r_max", {}).get("adapter_params", 0))
     share = f" ({knee.values['adapter_params'] / largest:.0%} of a uniform r_max)" if largest else ""
@@ -90,20 +95,22 @@ def verdict(run: Run) -> str:
     )
 
 
-def _networks_verdict(run: Run, front: ParetoFront) -> str:
+def _networks_verdict(run: Run, front: ParetoFront, how: str) -> str:
     """Trained and inherited values apart: they are not comparable."""
     quality = run.objectives[0]
     final = [t for t in front if t.stage == "final"]
-    told = f"{len(front)} points, {len(final)} of them trained from scratch"
+    told = f"{len(front)} points, {len(final)} of them {how}"
     if not final:
         return f"{told}."
     best = min(final, key=lambda t: quality.sign * t.values[quality.name])
     tested = best.extra.get("test")
     test = f", test {quality.name} {tested[quality.name]:.3g}" if isinstance(tested, dict) else ""
     costs = ", ".join(f"{o.name} {best.values[o.name]:.4g}" for o in run.objectives[1:])
+    many = len(_seeds(best))
+    seeds = f"mean of {many} seeds" if many > 1 else "one seed"
     return (
-        f"{told}: the best of these, trial {best.id}, has {quality.name} {best.values[quality.name]:.3g} (mean of "
-        f"{len(_seeds(best))} seeds{test}) with {costs or 'no other objective'}."
+        f"{told}: the best of these, trial {best.id}, has {quality.name} {best.values[quality.name]:.3g} ({seeds}"
+        f"{test}) with {costs or 'no other objective'}."
     )
 
 
@@ -178,7 +185,7 @@ def report_data(run: Run) -> ReportData:
             n: v for n, v in run.event("reference").get("values", {}).items() if n in {o.name for o in run.objectives}
         },
         ranks={} if run.is_architecture_run else {t.id: run.ranks(t) for t in front},
-        modules=list(head["sites"]),
+        modules=run.modules,
         pictures=_pictures(run, list(dict.fromkeys(chosen.values()))),
         constants=[
             Constant(n, v, units.get(n.split("@")[0], ""), f"{deploy}: the same for every rank, not an objective")

@@ -21,13 +21,14 @@ def front_table(
     chosen: Mapping[str, int] | None = None,
     width: int | None = None,
     described: Mapping[int, str] | None = None,
+    description: str = "adapters",
 ) -> str:
     """Aligned text: id, the names it was chosen under, the values and their stage, the sentence shortened.
 
     `trials` are records of the trial format, `objectives` (name, direction, unit). Values that are no
     objective follow them, values on the test split come last under ``test NAME``. `width` is the line's
     length; without one, the terminal's (100 where there is none). `described` says in a few words what each
-    trial is, where its sentence is too long to tell anything when shortened.
+    trial is, where its sentence is too long to tell anything when shortened, under the heading `description`.
     """
     rows = read_rows(trials)
     if not rows:
@@ -38,7 +39,7 @@ def front_table(
     room = (width or shutil.get_terminal_size((100, 24)).columns) - sum(sizes) - len(_GAP) * len(sizes)
     told = [described.get(r.id, r.text) for r in rows] if described else [r.text for r in rows]
     texts = [
-        "adapters" if described else "sentence",
+        description if described else "sentence",
         *(shorten(t, max(room, 2 * _LEAST if described else _LEAST)) for t in told),
     ]
     lines = []

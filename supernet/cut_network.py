@@ -88,6 +88,19 @@ class CutNetwork:
             setattr(model.get_submodule(parent), leaf, AdaptedLinear(linear, A, B))
         return model
 
+    def retrained(self, module: nn.Module) -> CutNetwork:
+        """The same cut with the weights of `module`, an `unmerged()` that was trained since."""
+        base, factors = copy.deepcopy(module), {}
+        for name, part in list(base.named_modules()):
+            if isinstance(part, AdaptedLinear):
+                factors[name] = (part.A.detach(), part.B.detach())
+                parent, _, leaf = name.rpartition(".")
+                setattr(base.get_submodule(parent), leaf, part.linear)
+        fresh = CutNetwork(self._base, self.layers, self.cuts, {}, self.home)
+        fresh.factors = factors
+        vars(fresh)["base"] = base
+        return fresh
+
     @property
     def ranks(self) -> dict[str, int]:
         """{linear layer of the cut model: rank}; one without an adapter is absent."""
@@ -111,15 +124,15 @@ class CutNetwork:
         padded = cut_export.padded(self.module, self._base, self.layers, self.cuts)
         return export.write_merged(padded, Path(folder), self.home)
 
-    def save_pretrained(self, folder: str | Path) -> Path:
+    def save_pretrained(self, folder: str | Path, base_name: str | None = None) -> Path:
         """A PEFT adapter, and in `FOLDER/base` the cut base that it belongs to (in either form of `save_merged`);
-        ExportRefused where no linear layer is adapted.
+        base_name: what the adapter calls that base (default: its path). ExportRefused where no linear layer is adapted.
         """
         place = Path(folder)
         if not self.factors:
             raise export.ExportRefused("this sub-network has no adapter: it is a cut base alone; use save_merged")
         base = cut_export.write(self.base, self.layers, self.cuts, place / "base", self.home)
-        home = Home(str(base.resolve()), self.home.peft_task, self.home.new_head)
+        home = Home(base_name or str(base.resolve()), self.home.peft_task, self.home.new_head)
         return export.write_peft(self.base, self.factors, place, home)
 
     def export_onnx(self, path: str | Path, inputs: Mapping[str, Tensor] | None = None) -> Path:

@@ -52,7 +52,7 @@ def elastic_encoder(
     cut). Errors: EncoderError for a base that shows no heads and FFN, ImportanceError for data that give none.
     """
     layers = find_layers(base_model)
-    if getattr(base_model, "is_gradient_checkpointing", False):
+    if any(getattr(module, "gradient_checkpointing", False) for module in base_model.modules()):
         raise ConfigurationError(
             "gradient checkpointing would recompute a cut layer whole: base.gradient_checkpointing_disable() first"
         )

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from archrank.supernet.encoders import LayerModules
 
-__all__ = ["ImportanceError", "LayerOrder", "Order", "measure"]
+__all__ = ["ImportanceError", "LayerOrder", "Order", "load_order", "measure", "order_tensors"]
 
 WANTED = "give data=[batch, …], each a dict of the model's inputs with `labels`"
 
@@ -74,9 +74,26 @@ def measure(base: nn.Module, layers: Mapping[str, LayerModules], data: Sequence[
             rows, length = rows + many, max(length, *lengths)
     finally:
         base.train(training)
-    scores = {name: (heads / rows, channels / rows) for name, (heads, channels) in totals.items()}
-    orders = {name: LayerOrder(_descending(h), _descending(c)) for name, (h, c) in scores.items()}
-    return Order(orders, scores, length)
+    return _ordered({name: (heads / rows, channels / rows) for name, (heads, channels) in totals.items()}, length)
+
+
+def _ordered(scores: Mapping[str, tuple[Tensor, Tensor]], length: int) -> Order:
+    return Order({n: LayerOrder(_descending(h), _descending(c)) for n, (h, c) in scores.items()}, scores, length)
+
+
+def order_tensors(order: Order) -> dict[str, Tensor]:
+    """{LAYER.heads, LAYER.channels: importances}, for a file."""
+    return {
+        f"{name}.{what}": tensor
+        for name, pair in order.scores.items()
+        for what, tensor in zip(("heads", "channels"), pair, strict=True)
+    }
+
+
+def load_order(tensors: Mapping[str, Tensor], meta: Mapping[str, object]) -> Order:
+    """The inverse of `order_tensors`, with `length` in the meta data."""
+    names = [key[: -len(".heads")] for key in tensors if key.endswith(".heads")]
+    return _ordered({n: (tensors[f"{n}.heads"], tensors[f"{n}.channels"]) for n in names}, int(str(meta["length"])))
 
 
 def _descending(scores: Tensor) -> tuple[int, ...]:

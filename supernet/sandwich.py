@@ -26,7 +26,7 @@ from archrank.supernet.elastic_encoder import ElasticEncoder
 from archrank.supernet.importance import WANTED, ImportanceError
 from archrank.supernet.training import Batches, LossFunction, Tick, TrainPlan, can_fuse, descend, only
 
-__all__ = ["Sandwich", "drawn", "fine_tune", "train_sandwich"]
+__all__ = ["Sandwich", "adapter_parameters", "drawn", "fine_tune", "train_sandwich"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ def fine_tune(
     teacher: the whole net, whose answer it also learns (None: the labels alone); distillation: default
     Distillation(task=1); parameters: default the adapters, and all of a module without any. Errors as `train_sandwich`.
     """
-    trained = list(_adapters(module) if parameters is None else parameters)
+    trained = list(parameters) if parameters is not None else adapter_parameters(module) or list(module.parameters())
     device = next(module.parameters()).device
     recipe = distillation or Distillation(task=1.0)
     blocks = {name: module.get_submodule(fresh) for name, fresh in sub.places.items()} if teacher else {}
@@ -167,6 +167,6 @@ def _split(batch: Mapping[str, Tensor], device: torch.device) -> tuple[dict[str,
     return {key: value for key, value in moved.items() if key != "labels"}, moved
 
 
-def _adapters(module: nn.Module) -> list[nn.Parameter]:
-    own = [p for m in module.modules() if isinstance(m, AdaptedLinear) for p in (m.A, m.B)]
-    return own or list(module.parameters())
+def adapter_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """A and B of every adapter beside a linear layer of `module`."""
+    return [p for m in module.modules() if isinstance(m, AdaptedLinear) for p in (m.A, m.B)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from archrank.search.cli._options import print_json
-from archrank.search.results import Run
+from archrank.search.results import Run, default_form
 
 __all__ = ["show_outcome"]
 
@@ -26,7 +26,7 @@ def show_outcome(run: Run, *, as_json: bool) -> int:
         print(run.table(front), end="")
         print(f"\n{run.verdict}")
         print(f"\nreport   {run.path / 'report.html'}")
-        form, out = ("torch", "network/") if run.is_architecture_run else ("peft", "adapter/")
+        out = {"torch": "network/", "peft": "adapter/", "merged": "encoder/"}[form := default_form(run)]
         print(f"extract  search extract {run.path} --pick knee --as {form} --out {out}")
     if not len(front):
         print(

@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         choices=["peft", "merged", "uniform", "torch", "onnx"],
         help="adapters: peft, a rank for each module (default); uniform, padded with zeros to one rank; merged, a "
-        "transformers folder. Networks: torch, a torch.export program and weights (default); onnx",
+        "transformers folder. Networks: torch, a torch.export program and weights (default); onnx. Encoders: merged "
+        "(default); uniform, padded with zeros to the base's heads and one FFN width; peft, the adapter and its cut "
+        "base; onnx",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write; must be empty or absent")
     add_json(parser)
@@ -36,12 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Exit code 4 when the reloaded folder does not answer as the supernet does."""
     from archrank.search.export import take_home
-    from archrank.search.results import open_run
+    from archrank.search.results import default_form, open_run
 
     run = open_run(args.run)
     for warning in run.warnings:
         print(f"search extract: {warning}", file=sys.stderr)
-    form = args.form or ("torch" if run.is_architecture_run else "peft")
+    form = args.form or default_form(run)
     taken = take_home(run, pick=args.pick, where=args.where, form=form, out=args.out)
     if args.json:
         print_json(taken.to_json())

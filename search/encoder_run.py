@@ -1,0 +1,128 @@
+"""The phases of a search over an encoder's layers: head, importances, supernet, search, finalists.
+
+The supernet is the base itself, trained by sandwich steps; candidates are scored as slices of it; finalists are cut out
+of it and fine-tuned on labels and on the whole's answers, and tested once.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from torch import nn
+
+from archrank.grammar import Derivation
+from archrank.search.base_phases import BasePhases
+from archrank.search.candidates import weights_of
+from archrank.search.encoder_job import SUPERNET_RUNS, EncoderJob, tuned_parameters
+from archrank.search.selection import by_cost
+from archrank.search.study import Study
+from archrank.search.trial import Trial
+from archrank.supernet.checkpoint import Checkpoint, load_tensors, save_tensors
+from archrank.supernet.importance import load_order, measure, order_tensors
+from archrank.supernet.sandwich import adapter_parameters, fine_tune, train_sandwich
+from archrank.supernet.training import NonFiniteLoss, Tick, TrainPlan
+
+__all__ = ["IMPORTANCE_FILE", "SUPERNET_FILE", "EncoderPhases", "load_named"]
+
+IMPORTANCE_FILE, SUPERNET_FILE = "importance.safetensors", "supernet.safetensors"
+
+
+def load_named(module: nn.Module, path: Path) -> None:
+    """The saved parameters into those of the same names."""
+    own = dict(module.named_parameters())
+    for name, tensor in load_tensors(path)[0].items():
+        own[name].data.copy_(tensor)
+
+
+class EncoderPhases(BasePhases):
+    """One pass over the phases."""
+
+    def __init__(self, job: EncoderJob, path: Path) -> None:
+        super().__init__(job, path, job.header())
+        self.job = job
+        self.study = Study(
+            job.space, job.objectives, job.config.strategy, job.config.seed, constraints=job.constraints, log=self.log
+        )
+
+    def phases(self) -> None:
+        """Each does what the folder does not hold yet."""
+        self._head()
+        self._order()
+        self._supernet()
+        self._search_all(self._evaluate)
+        self._worst()
+        chosen = by_cost(self._inherited(), self.job.objectives, self.job.config.finalists)
+        self._finish_all(chosen, self._finish)
+
+    def _order(self) -> None:
+        """Heads and channels by their importance for the base with its head, on training rows."""
+        job, file = self.job, self.path / IMPORTANCE_FILE
+        if not file.exists():
+            self.progress.phase("importances")
+            order = measure(job.base.model, job.net.layers, job.importance_batches())
+            save_tensors(file, order_tensors(order), {"length": order.length})
+        job.net.order = load_order(*load_tensors(file))
+
+    def _supernet(self) -> None:
+        job, file = self.job, self.path / SUPERNET_FILE
+        chosen, seed = tuned_parameters(job), job.config.seed
+        if not file.exists():
+
+            def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
+                return train_sandwich(
+                    job.net, job.batches(seed), job.loss, plan, parameters=chosen, checkpoint=checkpoint, tick=tick
+                )
+
+            seconds = self._trained("supernet", SUPERNET_RUNS * job.train_steps, seed, training)
+            kept = {id(p) for p in (job.net.adapters.parameters() if chosen is None else chosen)}
+            tensors = {name: p for name, p in job.net.named_parameters() if id(p) in kept}
+            save_tensors(file, tensors, {"r_max": job.net.r_max})
+            self.log.event({"event": "phase", "name": "supernet", "seconds": round(seconds, 3)})
+            self._checkpoint("supernet").clear()
+        load_named(job.net, file)
+        job.net.eval()
+
+    def _evaluate(self, d: Derivation) -> None:
+        """One candidate: its price, and where that meets the constraints its inherited values."""
+        began, job = time.monotonic(), self.job
+        choices = job.choices(d)
+        cost = job.pricer.price(choices)
+        reason, _ = self._refused(cost)
+        if reason:
+            self.study.tell(d, cost, seconds=time.monotonic() - began, infeasible=reason)
+            return
+        self.study.tell(d, {**job.score(choices), **cost}, seconds=time.monotonic() - began)
+
+    def _finish(self, parent: Trial) -> None:
+        """Cuts one finalist out and fine-tunes it; its weights are on disk before its line is in the log."""
+        job, began = self.job, time.monotonic()
+        d, trial = job.space.parse(parent.text), self.study.next_id
+        choices = job.choices(d)
+        sub = job.net.extract(choices)
+        module = sub.unmerged()
+        chosen = list(module.parameters()) if job.config.tune == "all" else adapter_parameters(module)
+        seed = job.config.seed + 1500
+
+        def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
+            return fine_tune(
+                sub, module, job.batches(seed), job.loss, plan, teacher=job.net, parameters=chosen,
+                checkpoint=checkpoint, tick=tick,
+            )  # fmt: skip
+
+        if chosen:
+            try:
+                self._trained(f"final {parent.id}", job.train_steps, seed, training, quiet=True)
+            except NonFiniteLoss as error:
+                self.study.fail(d, str(error), stage="final", parent=parent.id, seconds=time.monotonic() - began)
+                self._checkpoint("").clear()
+                return
+        kept = {id(p) for p in chosen}
+        tensors = {name: p for name, p in module.named_parameters() if id(p) in kept}
+        save_tensors(weights_of(self.path, trial), tensors, {"text": parent.text})
+        values = job.measured(module, job.rows("validation")) | job.pricer.price(choices)
+        extra: dict[str, object] = {}
+        if job.data.size("test"):
+            extra["test"] = job.measured(module, job.rows("test"))
+        self.study.tell(d, values, seconds=time.monotonic() - began, stage="final", parent=parent.id, extra=extra)
+        self._checkpoint("").clear()
