@@ -86,6 +86,11 @@ class Space:
         return bool(self.layers) or is_layered(self._grammar)
 
     @property
+    def has_split(self) -> bool:
+        """Whether it is a space over layers with ensembles: members that share the layers below a split."""
+        return self._grammar.split is not None or (bool(self.layers) and "fork" in self.op_names())
+
+    @property
     def needs_binding(self) -> bool:
         """Whether it adapts a base and has not been bound to one."""
         return is_layered(self._grammar) or (self.is_site_space and not self.sites)

@@ -10,7 +10,8 @@ space. The paper's own formula is not public in code; this one is ours, all term
 
 An option is a production of the grammar (an operator at a layer, a width, the split, K). Its margin is its score less
 the best one of its siblings, the alternatives at the same place; the `share` of all options with the lowest margins are
-dropped, never the last of a place, never one that was seen less than `least` times. λ = 0 ablates the diversity.
+dropped, never the last of a place, never one that was seen less than `least` times, and never an alternative of the
+start rule: K, which says what a candidate costs. λ = 0 ablates the diversity.
 """
 
 from __future__ import annotations
@@ -114,7 +115,7 @@ def option_scores(space: Space, found: Sequence[Sampled], recipe: Shrinkage) -> 
         raise ShrinkError(f"{bad.derivation.text[:80]}: loss {bad.loss}, diversity {bad.diversity} cannot be compared")
     held: dict[int, list[Sampled]] = {}
     for one in found:
-        for production in space.choices(one.derivation):
+        for production in space.choices(one.derivation) - {one.derivation.choices[0]}:
             held.setdefault(production, []).append(one)
     means = {
         i: (-math.fsum(s.loss for s in each) / len(each), math.fsum(s.diversity for s in each) / len(each))
