@@ -34,7 +34,7 @@ from archrank.supernet.shrinking import Shrinkage, option_scores, sampled, shrun
 from archrank.supernet.training import TrainPlan
 
 SEEDS, BUDGETS = 5, (1.0, 0.6)
-ROUNDS, PART_STEPS, SAMPLES, CANDIDATES, TUNE_STEPS = 3, 150, 30, 30, 300
+ROUNDS, PART_STEPS, SAMPLES, CANDIDATES, TUNE_STEPS = 3, 100, 24, 24, 240
 BATCH, LR, R_MAX = 32, 1e-2, 8
 CONDITIONS = {
     "single": (1, 0.0),
