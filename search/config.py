@@ -66,6 +66,12 @@ class RunConfig:
     tune: str = _flag(
         "adapters", "how", "encoders: train the adapters alone, or all weights with them", ("adapters", "all")
     )
+    shrink_rounds: int = _flag(
+        2, "how", "ensembles: times that the worst options leave the space while the supernet trains"
+    )
+    diversity_weight: float = _flag(
+        1.0, "how", "ensembles: weight of the members' diversity (nats) against the loss when options are scored"
+    )
     eval_rows: int = _flag(512, "how", "validation rows that price a candidate; later stages read all")
     no_race: bool = _flag(
         False, "how", "read every row for every candidate, also where others are better for certain after a few"
@@ -117,6 +123,8 @@ class RunConfig:
 
 
 _AT_LEAST: dict[str, float] = {
+    "shrink_rounds": 0,
+    "diversity_weight": 0,
     "serve_batch": 1,
     "serve_seq": 1,
     "max_length": 2,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from archrank.search.objective import KNOWN
 from archrank.search.pareto import ParetoFront
-from archrank.search.results import Run
+from archrank.search.results import Run, default_form
 from archrank.search.storage import write_atomic
 from archrank.search.trial import Trial
 
@@ -157,6 +157,7 @@ def _base_name(run: Run) -> str:
 
 def report_data(run: Run) -> ReportData:
     """The run as the plain values that the page shows."""
+    from archrank.search.ensemble_summary import ensemble_tables
     from archrank.search.report import Constant, ReportData
 
     head, front = run.header, run.front()
@@ -184,7 +185,7 @@ def report_data(run: Run) -> ReportData:
         reference={
             n: v for n, v in run.event("reference").get("values", {}).items() if n in {o.name for o in run.objectives}
         },
-        ranks={} if run.is_architecture_run else {t.id: run.ranks(t) for t in front},
+        ranks={} if run.kind in ("architectures", "ensembles") else {t.id: run.ranks(t) for t in front},
         modules=run.modules,
         pictures=_pictures(run, list(dict.fromkeys(chosen.values()))),
         constants=[
@@ -192,7 +193,9 @@ def report_data(run: Run) -> ReportData:
             for n, v in head["constants"].items()
         ],
         warnings=[*head["warnings"], *run.warnings],
+        tables=ensemble_tables(run),
         phases=list(phases.items()),
+        form=default_form(run) if run.kind == "ensembles" else "",
         command=f"search run --config {run.path / 'config.toml'}",
         config=(run.path / "config.toml").read_text(),
         seed=head["seed"],
