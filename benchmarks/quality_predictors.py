@@ -20,7 +20,6 @@ import argparse
 import csv
 import gzip
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,28 +68,24 @@ def images(seed: int) -> dict[str, torch.Tensor]:
 
 
 def scored(texts: Sequence[str], seed: int) -> dict[str, Any]:
-    """{proxy: scores}, and the seconds of each."""
+    """{proxy: scores}."""
     space, batch = spaces.load("nasbench201"), images(seed)
     found: dict[str, list[float]] = {name: [] for name in proxies.available()}
-    seconds = dict.fromkeys(found, 0.0)
     for number, text in enumerate(texts):
         net = supernet.build(space.elaborate(space.parse(text)), seed=1000 * seed + number)
         for name, values in found.items():
-            begun = time.perf_counter()
             values.append(proxies.load(name)(net, batch))
-            seconds[name] += time.perf_counter() - begun
-    return {"scores": found, "seconds": seconds}
+    return found
 
 
 def cells_of(seed: int, count: int) -> NDArray[np.intp]:
     return np.random.default_rng(100 + seed).choice(count, CELLS, replace=False)
 
 
-def nasbench_proxies(done: Cells, seeds: Sequence[int]) -> tuple[dict[str, Any], dict[str, float]]:
-    """{target: {proxy: τ of each seed}}, seconds a network."""
+def nasbench_proxies(done: Cells, seeds: Sequence[int]) -> dict[str, Any]:
+    """{target: {proxy: τ of each seed}}."""
     texts, true = live_rows()
     taus: dict[str, dict[str, list[float]]] = {t: {p: [] for p in (*proxies.available(), "12 epochs")} for t in TARGETS}
-    seconds: dict[str, list[float]] = {name: [] for name in proxies.available()}
     for seed in seeds:
         chosen, scores = cells_of(seed, len(texts)), {name: [] for name in proxies.available()}
         for low in range(0, CELLS, PART):
@@ -99,8 +94,7 @@ def nasbench_proxies(done: Cells, seeds: Sequence[int]) -> tuple[dict[str, Any],
                 f"proxies {seed} {low}", lambda part=part, seed=seed: scored([texts[i] for i in part], seed)
             )
             for name in scores:
-                scores[name] += got["scores"][name]
-                seconds[name].append(got["seconds"][name] / len(part))
+                scores[name] += got[name]
         for target in TARGETS:
             for name, values in scores.items():
                 taus[target][name].append(metrics.kendall(true[target][chosen], np.asarray(values)))
@@ -109,7 +103,7 @@ def nasbench_proxies(done: Cells, seeds: Sequence[int]) -> tuple[dict[str, Any],
     for target in TARGETS:
         if target not in FINAL:
             del taus[target]["12 epochs"]
-    return taus, {name: float(np.median(values)) for name, values in seconds.items()}
+    return taus
 
 
 def nasbench_surrogates(seed: int) -> dict[str, Any]:
@@ -198,11 +192,10 @@ def main() -> None:
     done, seeds = Cells(args.out), range(args.seeds)
     found: list[Any] = [done.get(f"embedded {seed}", lambda seed=seed: embedded(seed)) for seed in seeds]
     cells: list[Any] = [done.get(f"surrogates {seed}", lambda seed=seed: nasbench_surrogates(seed)) for seed in seeds]
-    taus, seconds = nasbench_proxies(done, seeds)
+    taus = nasbench_proxies(done, seeds)
     at: Callable[[str, str, str, int], list[float]] = lambda t, name, n, part: [c[t][name][n][part] for c in cells]  # noqa: E731
     value = {
         "nasbench201_proxies": {target: summed(each) for target, each in taus.items()},
-        "nasbench201_proxy_seconds": seconds,
         "nasbench201_surrogates": {
             target: {
                 name: {
@@ -226,7 +219,7 @@ def main() -> None:
         {
             "claim": "surrogates and zero-cost proxies rank candidates by quality",
             "value": value,
-            "unit": "Kendall's tau-b with the quality; seconds a network; shares",
+            "unit": "Kendall's tau-b with the quality; shares",
             "ci": "95 % bootstrap over seeds",
             "seeds": list(seeds),
             "baselines": ["params", "12 epochs (NAS-Bench-201)", "inherited (embedded)"],
