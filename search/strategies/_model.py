@@ -85,6 +85,13 @@ class Watched:
             return np.maximum(sd * self._belief.warp.width, 1e-9 * (1 + np.abs(self.mean)))
         return np.maximum((back(self._z + sd) - back(self._z - sd)) / 2, 1e-9 * (1 + np.abs(self.mean)))
 
+    def know(self, i: int, value: float, sd: float | None) -> None:
+        """Candidate i has this value, with this deviation or (None) a quarter of the model's."""
+        self.mean[i] = value
+        self._z[i] = self._belief.warp(np.array([value]))[0]
+        own = float(self.deviation()[i])
+        self._variance[i] *= min(1.0, (0.25 if sd is None else sd / own)) ** 2
+
     def take(self, i: int) -> None:
         """Candidate i counts as known."""
         process = self._belief.process

@@ -35,7 +35,8 @@ TUNED_ON = 128  # trials of them
 @dataclass(frozen=True)
 class Fitted:
     """beliefs: of each objective, then of the violation where one was seen; best: parents, best first; values (n, m)
-    minimised and feasible (n,) of the trials; pending: candidates that are being measured.
+    minimised and feasible (n,) of the trials; pending: candidates that are being measured; graphs: in a literal space
+    the rows of `values` by graph.
     """
 
     beliefs: list[Belief]
@@ -43,6 +44,7 @@ class Fitted:
     values: Array
     feasible: NDArray[np.bool_]
     pending: list[Derivation]
+    graphs: dict[str, list[int]]
 
 
 class Planner:
@@ -52,7 +54,8 @@ class Planner:
 
     def __init__(self, space: Space, objectives: Sequence[Objective]) -> None:
         self.objectives, self.read, self.pool = len(objectives), Sentences(space), pool_of(space)
-        self._past = Past(objectives)
+        self.space, self._past = space, Past(objectives)
+        self._graphs: dict[str, str] = {}
         self._choices: dict[tuple[int, int], tuple[bytes, Choice]] = {}
         self._last: dict[int, Belief] = {}
 
@@ -69,7 +72,16 @@ class Planner:
         beliefs = self._beliefs(self.pool.features(known), y, broken)
         best = [known[i] for i in survivors(y, broken, PARENTS)]
         pending = [d for t in trials if t.state == PENDING and (d := self.read(t.text)) is not None]
-        return Fitted(beliefs, best, y, broken == 0, pending)
+        graphs: dict[str, list[int]] = {}
+        for i, d in enumerate(known if self.space.is_literal else ()):
+            graphs.setdefault(self.graph(d), []).append(i)
+        return Fitted(beliefs, best, y, broken == 0, pending, graphs)
+
+    def graph(self, d: Derivation) -> str:
+        """The key of a candidate's graph."""
+        if d.key not in self._graphs:
+            self._graphs[d.key] = self.space.graph_key(d)
+        return self._graphs[d.key]
 
     def _beliefs(self, x: Array, y: Array, broken: Array) -> list[Belief]:
         """Of each objective and, where a trial broke a constraint, of the violation (feasible: -1)."""

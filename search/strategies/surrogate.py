@@ -8,7 +8,7 @@ constraints is proposed. What is proposed and not yet told counts at its predict
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from archrank.search.objective import Objective
 from archrank.search.pareto import non_dominated
 from archrank.search.strategies._gain import expected_gain
 from archrank.search.strategies._model import Watched
-from archrank.search.strategies._planner import Planner, predicted, promising
+from archrank.search.strategies._planner import Fitted, Planner, predicted, promising
 from archrank.search.strategies.base import Fresh, Past, generator
 from archrank.search.trial import PENDING, Trial
 
@@ -33,6 +33,8 @@ START = 16  # trials before the first model
 FINAL = 120  # candidates whose expected gain is computed
 REACH = 3.0  # see `_reference`
 FIRST = 64
+PAIRS = 5  # sentences of one graph to see before their spread is believed
+Read = Callable[[int], "Derivation | None"]
 
 
 class Surrogate:
@@ -82,7 +84,7 @@ class Surrogate:
         features, told, read = pool.evolved(fitted.best, keys, partial(predicted, fitted.beliefs), choose, rng)
         if not len(features):
             return []
-        pick = choose(told, FINAL)
+        pick = choose(told, FINAL) if not fitted.graphs else self._unlike(choose(told, 2 * FINAL), read, fitted)
         queue = features[pick]
         if fitted.pending:
             queue = np.concatenate([queue, pool.features(fitted.pending)])
@@ -92,6 +94,8 @@ class Surrogate:
         greedy = _Greedy([b.watch(queue) for b in fitted.beliefs], m, front, worst, rng)
         for i in range(len(pick), len(queue)):
             greedy.take(i)
+        if fitted.graphs:
+            self._known_graphs(greedy, [read(int(i)) for i in pick], fitted)
         found: dict[str, Derivation] = {}
         while len(found) < width and (i := greedy.best(len(pick))) is not None:
             candidate = read(int(pick[i]))
@@ -101,6 +105,40 @@ class Surrogate:
             found[candidate.key] = candidate
             greedy.take(i)
         return list(found.values())
+
+    # -- literal spaces ---------------------------------------------------------------------------------------------
+
+    def _unlike(self, pick: NDArray[np.int64], read: Read, fitted: Fitted) -> NDArray[np.int64]:
+        """At most FINAL of these, a quarter of them other sentences of graphs that were measured or stand before."""
+        kept: list[int] = []
+        again, seen = 0, set(fitted.graphs)
+        for i in pick.tolist():
+            d = read(i)
+            if d is None:
+                continue
+            graph = self._planner.graph(d)
+            if graph in seen:
+                again += 1
+                if again > FINAL // 4:
+                    continue
+            seen.add(graph)
+            kept.append(i)
+            if len(kept) == FINAL:
+                break
+        return np.array(kept, np.int64)
+
+    def _known_graphs(self, greedy: _Greedy, candidates: list[Derivation | None], fitted: Fitted) -> None:
+        """Another sentence of a measured graph is believed to have its values, give or take what such sentences were
+        seen to differ by.
+        """
+        several = [rows for rows in fitted.graphs.values() if len(rows) > 1]
+        apart = [fitted.values[rows] - fitted.values[rows].mean(0) for rows in several]
+        pairs = sum(len(rows) - 1 for rows in several)
+        seen = np.sqrt((np.concatenate(apart) ** 2).sum(0) / pairs) if pairs >= PAIRS else None
+        for i, d in enumerate(candidates):
+            rows = fitted.graphs.get(self._planner.graph(d)) if d is not None else None
+            if rows:
+                greedy.known(i, fitted.values[rows].mean(0), seen)
 
 
 class _Greedy:
@@ -125,6 +163,12 @@ class _Greedy:
         gain = np.where(self._left, gain, -np.inf)[:count]
         i = int(np.argmax(gain))
         return i if np.isfinite(gain[i]) else None
+
+    def known(self, i: int, values: Array, sd: Array | None) -> None:
+        """Believed to have these values (m,); sd None: with a quarter of the model's deviations."""
+        self._mean[i, : self._m] = values
+        for j, w in enumerate(self._watched[: self._m]):
+            w.know(i, float(values[j]), None if sd is None else float(sd[j]))
 
     def drop(self, i: int) -> None:
         """Not to be proposed."""
