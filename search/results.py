@@ -46,6 +46,8 @@ class Run:
     path: Path
     config: RunConfig
     contents: Contents
+    given: grammar.Space | None = None
+    """The space of a run that has no folder."""
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -94,7 +96,7 @@ class Run:
 
     def front(self, where: str | Sequence[str] = ()) -> ParetoFront:
         """What can be taken home now: each candidate at its latest stage, dominated ones left out."""
-        names = [*self.trials[0].values] if self.trials else None
+        names = list(dict.fromkeys(name for t in self.trials for name in t.values)) or None
         texts = [where] if isinstance(where, str) else where
         constraints = [c for text in (*self.config.where, *texts) for c in parse_where(text, names)]
         return ParetoFront.of(latest(self.trials), self.objectives, constraints)
@@ -104,9 +106,19 @@ class Run:
         """Whether its candidates are networks and not adapters of a base."""
         return self.header.get("kind") == "architectures"
 
+    @property
+    def kind(self) -> str:
+        """`ranks` (adapters of a base), `architectures`, or `function` (`archrank.optimize`)."""
+        return str(self.header.get("kind", "ranks"))
+
     @cached_property
     def space(self) -> grammar.Space:
         """The space as it was searched: the run's own copy, bound to the base's modules."""
+        if self.given is not None:
+            return self.given
+        if self.kind == "function" and not self.header["sites"]:
+            space = grammar.load(str(self.path / "space.lark"))
+            return space.with_input(self.header["input"]) if self.header["input"] else space
         if self.is_architecture_run:
             for file in self.config.ops:
                 ops.load_file(file)
@@ -166,7 +178,7 @@ class Run:
         """
         constants = self.header["constants"]
         rows = self.records(front)
-        described = None if self.is_architecture_run else {t.id: self.describe(t) for t in front}
+        described = None if self.kind != "ranks" else {t.id: self.describe(t) for t in front}
         text = front_table(rows, [(o.name, o.direction, o.unit) for o in self.objectives], described=described) + "\n"
         if constants:
             told = ", ".join(f"{name} {number(value)}" for name, value in constants.items())
@@ -179,6 +191,8 @@ class Run:
         Of an architecture search a network: a finalist's with its trained weights, any other's with the shared weights
         as the search left them.
         """
+        if self.kind == "function":
+            raise ConfigError(f"{self.path}: a run of archrank.optimize has no weights; take the trial's sentence")
         if self.is_architecture_run:
             from archrank.search.architecture_export import extract_network
 

@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from archrank.search.objective import KNOWN
 from archrank.search.pareto import ParetoFront
 from archrank.search.results import Run
@@ -78,6 +80,10 @@ def verdict(run: Run) -> str:
     best = front.best(quality)
     if run.is_architecture_run:
         return _networks_verdict(run, front)
+    if run.kind == "function":
+        shown = ", ".join(f"{n} {v:.4g}" for n, v in knee.values.items())
+        points = f"{len(front)} point{'s' if len(front) > 1 else ''}"
+        return f"{points} of {len(run.trials)} trials: best {quality} {best.values[quality]:.4g}; the knee has {shown}."
     stages = sorted({t.stage for t in front}, key=["inherited", "reranked", "final"].index)
     largest = float(run.event("reference").get("r_max", {}).get("adapter_params", 0))
     share = f" ({knee.values['adapter_params'] / largest:.0%} of a uniform r_max)" if largest else ""
@@ -128,7 +134,8 @@ def hypervolume_curve(run: Run) -> list[tuple[int, float]]:
     if run.scale is None:
         return []
     priced = [t for t in run.trials if t.stage == "inherited"]
-    return [(n, run.scale.hypervolume(priced[:n])) for n in range(1, len(priced) + 1)]
+    counts = np.unique(np.linspace(1, len(priced), min(len(priced), 300)).astype(int)).tolist()
+    return [(n, run.scale.hypervolume(priced[:n])) for n in counts]
 
 
 def _pictures(run: Run, trials: list[int]) -> dict[int, str]:
@@ -143,9 +150,15 @@ def _pictures(run: Run, trials: list[int]) -> dict[int, str]:
 
 
 def _base_name(run: Run) -> str:
-    if run.is_architecture_run:
+    if run.kind != "ranks":
         return ""
     return str(run.header["base"]["name"]) if run.config.base else "digits_vit, which ships with archrank"
+
+
+def _command(run: Run) -> str:
+    if run.kind != "function":
+        return f"search run --config {run.path / 'config.toml'}"
+    return f"archrank.optimize(space, evaluate, …, out={str(run.path)!r})"
 
 
 def report_data(run: Run) -> ReportData:
@@ -163,7 +176,7 @@ def report_data(run: Run) -> ReportData:
         if spent := sum(t.seconds for t in run.trials if t.stage == stage):
             phases[{"inherited": "search", "reranked": "re-rank", "final": "finalists"}[stage]] = spent
     return ReportData(
-        title=f"{head['space']} on {Path(head['data' if run.is_architecture_run else 'base']['name']).name}",
+        title=f"{head['space']} on {Path(head['data' if run.kind != 'ranks' else 'base']['name']).name}",
         objectives=[(o.name, o.direction, o.unit) for o in run.objectives],
         trials=run.records(run.trials),
         front=[t.id for t in front],
@@ -177,7 +190,7 @@ def report_data(run: Run) -> ReportData:
         reference={
             n: v for n, v in run.event("reference").get("values", {}).items() if n in {o.name for o in run.objectives}
         },
-        ranks={} if run.is_architecture_run else {t.id: run.ranks(t) for t in front},
+        ranks={} if run.kind != "ranks" else {t.id: run.ranks(t) for t in front},
         modules=list(head["sites"]),
         pictures=_pictures(run, list(dict.fromkeys(chosen.values()))),
         constants=[
@@ -186,7 +199,7 @@ def report_data(run: Run) -> ReportData:
         ],
         warnings=[*head["warnings"], *run.warnings],
         phases=list(phases.items()),
-        command=f"search run --config {run.path / 'config.toml'}",
+        command=_command(run),
         config=(run.path / "config.toml").read_text(),
         seed=head["seed"],
         versions=head["versions"],
