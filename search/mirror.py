@@ -75,7 +75,8 @@ class Mirror:
         self._deadline = time.monotonic() + self._last_wait
         self._ending.set()
         self._queue.put(None)
-        self._thread.join(self._last_wait + 5)
+        while self._thread.is_alive() and time.monotonic() < self._deadline + 5:
+            self._thread.join(0.1)
         left = self.missing + sum(t is not None for t in list(self._queue.queue))
         if left:
             self._note(
@@ -108,6 +109,8 @@ class Mirror:
                     target.copy(waiting[0])
                     waiting.pop(0)
                     self.missing = len(waiting)
+                    # as long as it answers, however slowly, it is waited for
+                    self._deadline = max(self._deadline, time.monotonic() + self._last_wait)
                 pause = 1.0
             except Exception as error:  # any driver's own errors: the search must go on without the storage
                 target = None

@@ -166,7 +166,9 @@ class _Search:
                 progress.note(str(damage))
             asker = stack.enter_context(workers)
             mirror = stack.enter_context(
-                Mirror(self.config.storage, self.study, self._name(), progress.note) if self.config.storage else no_mirror()
+                Mirror(self.config.storage, self.study, self._name(), progress.note)
+                if self.config.storage
+                else no_mirror()
             )
             progress.phase("search", total=self.config.trials, unit="trials", done=len(self.study.trials))
             try:
@@ -174,7 +176,9 @@ class _Search:
                 if not any(e.get("event") == "end" for e in self.events):
                     self._note({"event": "end"})
             except Interrupted as halt:
-                where = f"out={str(self.log.path.parent)!r}" if self.log else "an `out` folder, which this search has not"
+                where = (
+                    f"out={str(self.log.path.parent)!r}" if self.log else "an `out` folder, which this search has not"
+                )
                 halt.args = (f"{halt}; go on by calling optimize again with {where}",)
                 raise
             finally:
@@ -250,4 +254,4 @@ def _whole(trials: Sequence[Trial], width: int) -> int:
 
 def _memory(config: RunConfig, space: Space, run: _Search) -> Run:
     contents = Contents(header(config, space, run.study.objectives), run.study.trials, tuple(run.events), ())
-    return Run(Path("."), config, contents, space)
+    return Run(Path(), config, contents, space)

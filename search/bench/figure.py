@@ -43,7 +43,7 @@ def page(title: str, note: str, figures: Sequence[tuple[list[dict[str, Any]], di
     )
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; script-src \'unsafe-inline\'; '
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; script-src 'unsafe-inline'; "
         "style-src 'unsafe-inline'; img-src data: blob:\">"
         "<style>body{font:15px system-ui;margin:2rem auto;max-width:60rem;padding:0 1rem}</style>"
         f"<h1>{escape(title)}</h1><p>{escape(note)}</p><script>{get_plotlyjs()}</script>{drawn}</html>\n"

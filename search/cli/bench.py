@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """SPACE, --table, --references, --task, --objective, --strategy, --seeds, --trials, --plot."""
     parser.add_argument("space", metavar="SPACE", help="a .lark file or a shipped name")
     parser.add_argument(
-        "--table", metavar="FILE", help="CSV (or .csv.gz) with a row for every sentence: a column `text`, or the benchmark's"
+        "--table",
+        metavar="FILE",
+        help="CSV (or .csv.gz) with a row for every sentence: a column `text`, or the benchmark's",
     )
     parser.add_argument("--references", metavar="FILE", help="JSON with tasks: objectives, reference points, optima")
     parser.add_argument("--task", metavar="NAME", help="the task of --references")

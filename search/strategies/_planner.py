@@ -5,8 +5,9 @@ and `linas`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +57,20 @@ class Planner:
         self.objectives, self.read, self.pool = len(objectives), Sentences(space), pool_of(space)
         self.space, self._past = space, Past(objectives)
         self._graphs: dict[str, str] = {}
+        self._threads: Any = None
         self._choices: dict[tuple[int, int], tuple[bytes, Choice]] = {}
         self._last: dict[int, Belief] = {}
+
+    def single_threaded(self) -> AbstractContextManager[object]:
+        """Linear algebra on one thread: these matrices are so small that threads wait for each other longer than they
+        compute, and on a busy machine many times longer.
+        """
+        if self._threads is None:
+            from threadpoolctl import ThreadpoolController
+
+            self._threads = ThreadpoolController()
+        found: AbstractContextManager[object] = self._threads.limit(limits=1, user_api="blas")
+        return found
 
     def fitted(self, trials: Sequence[Trial]) -> Fitted | None:
         """None where too few are measured."""

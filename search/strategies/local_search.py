@@ -34,7 +34,7 @@ class LocalSearch:
         self._space, self._fresh, self._past, self._seed = space, Fresh(space), Past(objectives), seed
         self._read, self._paths = Sentences(space), space.paths()
         self._done: set[str] = set()  # keys whose listed neighbours are all taken: they stay so
-        self._near: dict[str, list[Derivation | None | tuple[int, ...]]] = {}
+        self._near: dict[str, list[Derivation | tuple[int, ...] | None]] = {}
 
     def ask(self, history: Sequence[Trial], n: int) -> list[Derivation]:
         """At most `n` new candidates."""
