@@ -6,6 +6,7 @@ They repeat candidates; a repeated one costs an evaluation, as it does for a use
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
 from collections.abc import Callable
@@ -88,13 +89,12 @@ def _pymoo(task: Task, seed: int, objective: _Objective) -> None:
 
     sizes = np.array([len(s.choices) for s in task.space.encoding()])
 
+    rng = np.random.default_rng(seed)
+
     class Mutation(ChoiceRandomMutation):
         """Another value at each place with probability 1 / places."""
 
-        def _do(
-            self, problem: object, x: np.ndarray, random_state: np.random.Generator | None = None, **kwargs: object
-        ) -> np.ndarray:
-            rng = random_state if random_state is not None else np.random.default_rng(seed)
+        def _do(self, problem: object, x: np.ndarray, *args: object, **kwargs: object) -> np.ndarray:
             change = rng.random(x.shape) < 1 / x.shape[1]
             return np.where(change, (rng.random(x.shape) * sizes).astype(int), x)
 
@@ -155,10 +155,8 @@ def run_peer(name: str, task: Task, seed: int, trials: int, marks: list[int]) ->
     """{"scores": {evaluations: score}, "repeated": share of evaluations that were known}."""
     run, most = PEERS[name]
     objective = _Objective(task, min(trials, most))
-    try:
+    with contextlib.suppress(_Enough):
         run(task, seed, objective)
-    except _Enough:
-        pass
     rows = np.array(objective.rows)
     done = len(rows)
     scores = {str(n): task.score(rows[:n]) for n in marks if n <= done}

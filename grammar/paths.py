@@ -232,8 +232,8 @@ class SitePaths(Paths):
         totals = np.zeros((len(codes), len(self._sites.low)), np.int64)
         for column, cost in zip(codes.T, self._costs, strict=True):
             totals += cost[column]
-        found: Flags = ((totals >= np.array(self._sites.low)) & (totals <= np.array(self._sites.high))).all(axis=1)
-        return found
+        inside = (totals >= np.array(self._sites.low)) & (totals <= np.array(self._sites.high))
+        return np.asarray(inside.all(axis=1))
 
 
 def unrolled(engine: Trees | Sites) -> Paths | None:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from archrank.search.config import ConfigError
 from archrank.search.trial import Trial
@@ -22,7 +20,7 @@ from archrank.search.trial import Trial
 if TYPE_CHECKING:
     from archrank.search.study import Study
 
-__all__ = ["Mirror", "NoMirror", "no_mirror"]
+__all__ = ["Mirror", "NoMirror"]
 
 MOST_SLOTS = 300  # decisions shown as parameters; a longer encoding is left out, the sentence stays
 LAST_WAIT = 20.0  # seconds that the end of a search waits for the storage
@@ -36,13 +34,7 @@ class NoMirror:
         """Nothing."""
 
 
-@contextmanager
-def no_mirror() -> Iterator[NoMirror]:
-    """A mirror of nothing."""
-    yield NoMirror()
-
-
-class Mirror:
+class Mirror(NoMirror):
     """`with Mirror(url, study, name, note) as mirror: mirror.add(trial)`; `note` tells the user."""
 
     def __init__(
@@ -148,6 +140,7 @@ class _Target:
             raise ConfigError(f"the study {name!r} there has other directions")
         with suppress(NotImplementedError, AttributeError):
             self._study.set_metric_names([o.name for o in study.objectives])
+        self._constrained = bool(study.constraints)
         self._held = {t.user_attrs.get(_ID) for t in self._study.get_trials(deepcopy=False)}
 
     def copy(self, trial: Trial) -> None:
@@ -173,14 +166,10 @@ class _Target:
         if trial.state == "infeasible":
             violation = trial.extra.get("violation", 1.0)
             told["system_attrs"] = {"constraints": [max(float(str(violation)), 1e-12)]}
-        elif whole:
-            told["system_attrs"] = {"constraints": [0.0]} if self._constrained else {}
+        elif whole and self._constrained:
+            told["system_attrs"] = {"constraints": [0.0]}
         self._study.add_trial(optuna.trial.create_trial(**told))
         self._held.add(trial.id)
-
-    @property
-    def _constrained(self) -> bool:
-        return False
 
     def _parameters(self, trial: Trial) -> dict[str, Any]:
         if not self._slots:
@@ -200,7 +189,7 @@ def _unlike(labels: tuple[str, ...]) -> tuple[str, ...]:
     """Labels told apart where two are the same."""
     if len(set(labels)) == len(labels):
         return labels
-    return tuple(f"{label} ({i})" for i, label in enumerate(np.array(labels).tolist()))
+    return tuple(f"{label} ({i})" for i, label in enumerate(labels))
 
 
 def _storage(url: str) -> Any:

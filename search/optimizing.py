@@ -20,7 +20,7 @@ from archrank.search.config import ConfigError, RunConfig, read_toml, write_toml
 from archrank.search.errors import NothingFeasible
 from archrank.search.expression import parse_where
 from archrank.search.interrupt import Interrupted, Interrupts
-from archrank.search.mirror import Mirror, no_mirror
+from archrank.search.mirror import Mirror, NoMirror
 from archrank.search.objective import Objective, parse_objectives
 from archrank.search.progress import Progress, open_progress
 from archrank.search.results import Run, open_run
@@ -49,13 +49,13 @@ def optimize(
 ) -> Run:
     """Searches `space` for what `evaluate(derivation) -> {objective: number}` says is good; returns the run.
 
-    objectives: `"error:min"`, …, the first the quality. where: constraints, as in `"latency_ms <= 3"`, on any value that
-    `evaluate` gives. out: a folder that keeps log, config and report; one that exists is resumed, with `trials` as the
-    new total. trial_timeout: seconds, after which an evaluation is ended and the trial failed. storage: an Optuna storage
-    URL that finished trials are copied to. workers: processes that evaluate at once.
+    objectives: `"error:min"`, …, the first the quality. where: constraints, as in `"latency_ms <= 3"`, on any value
+    that `evaluate` gives. out: a folder that keeps log, config and report; one that exists is resumed, with `trials` as
+    the new total. trial_timeout: seconds, after which an evaluation is ended and the trial failed. storage: an Optuna
+    storage URL that finished trials are copied to. workers: processes that evaluate at once.
 
-    An exception, a nan or an infinity fails the trial, not the search. Raises ConfigError on arguments that do not fit or
-    do not agree with `out`, NothingFeasible (with the nearest misses) where no trial meets `where`.
+    An exception, a nan or an infinity fails the trial, not the search. Raises ConfigError on arguments that do not fit
+    or do not agree with `out`, NothingFeasible (with the nearest misses) where no trial meets `where`.
     """
     space = space if isinstance(space, Space) else grammar.load(space)
     wanted = parse_objectives([objectives] if isinstance(objectives, str) else objectives)
@@ -164,22 +164,19 @@ class _Search:
             progress: Progress = stack.enter_context(open_progress())
             for damage in self.log.damage if self.log else ():
                 progress.note(str(damage))
-            asker = stack.enter_context(workers)
-            mirror = stack.enter_context(
-                Mirror(self.config.storage, self.study, self._name(), progress.note)
-                if self.config.storage
-                else no_mirror()
-            )
+            asker = workers
+            stack.enter_context(asker)
+            mirror: NoMirror = NoMirror()
+            if self.config.storage:
+                mirror = stack.enter_context(Mirror(self.config.storage, self.study, self._name(), progress.note))
             progress.phase("search", total=self.config.trials, unit="trials", done=len(self.study.trials))
             try:
                 self._loop(asker, width, stop.check, mirror.add, progress)
                 if not any(e.get("event") == "end" for e in self.events):
                     self._note({"event": "end"})
             except Interrupted as halt:
-                where = (
-                    f"out={str(self.log.path.parent)!r}" if self.log else "an `out` folder, which this search has not"
-                )
-                halt.args = (f"{halt}; go on by calling optimize again with {where}",)
+                again = f"with out={str(self.log.path.parent)!r}" if self.log else "(with `out`, it would go on)"
+                halt.args = (f"{halt}; go on by calling optimize again {again}",)
                 raise
             finally:
                 self._reference()

@@ -1,7 +1,7 @@
 """A Python function on many candidates at once, in processes that can be killed when they hang.
 
-Workers are forked, so that any function will do; questions and answers are JSON on pipes. A worker that hangs or dies is
-replaced. A worker ends with its parent, however that ends.
+Workers are forked, so that any function will do; questions and answers are JSON on pipes. One that hangs or dies is
+replaced. They end with their parent, however that ends.
 """
 
 from __future__ import annotations
@@ -132,7 +132,8 @@ def _serve(evaluate: Evaluate, read: int, write: int, parent: int) -> None:
                 text, key, choices = json.loads(line)
                 try:
                     told = call(evaluate, Derivation(text, key, tuple(choices)))
-                    answer = [told.values and {str(k): _number(v) for k, v in told.values.items()}, told.reason]
+                    values = None if told.values is None else {str(k): _number(v) for k, v in told.values.items()}
+                    answer: list[object] = [values, told.reason]
                 except ConfigError as error:
                     answer = [{}, f"\0{error}"]
                 data = json.dumps([*answer]).encode() + b"\n"

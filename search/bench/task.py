@@ -197,7 +197,8 @@ def _lookup(space: Space, table: Path, texts: Sequence[str], values: Sequence[Se
     if not space.is_finite or space.size() != len(known):
         size = f"{space.size():,}" if space.is_finite else "no end of"
         raise ConfigError(
-            f"--table {table}: has {len(known):,} of {size} sentences of {space.name}; a benchmark needs a value for each"
+            f"--table {table}: has {len(known):,} of {size} sentences of {space.name}; a benchmark needs "
+            "a value for each"
         )
     return partial(_looked_up, known)
 

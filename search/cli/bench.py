@@ -9,7 +9,7 @@ from archrank.search.cli._options import add_json, print_json
 
 SUMMARY = "compare strategies on a table of known values"
 EXAMPLES = """
-search bench nasbench201 --table nasbench201.csv.gz --objective c100_test:max --strategy surrogate --strategy nsga2 --seeds 5
+search bench nasbench201 --table nasbench201.csv.gz --objective c100_test:max --strategy nsga2 --seeds 5
 search bench nasbench201 --references references.json --task nb201_c100_titanrtx --strategy surrogate --plot bench.html
 """
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--table",
         metavar="FILE",
-        help="CSV (or .csv.gz) with a row for every sentence: a column `text`, or the benchmark's",
+        help="CSV (.csv.gz) with a row a sentence: a column `text`, or the benchmark's own",
     )
     parser.add_argument("--references", metavar="FILE", help="JSON with tasks: objectives, reference points, optima")
     parser.add_argument("--task", metavar="NAME", help="the task of --references")

@@ -136,7 +136,7 @@ def _kept(y: Array, broken: Array) -> NDArray[np.int64]:
     if whole <= MOST:
         return np.arange(len(y))
     best = survivors(y[: whole - MOST // 2], broken[: whole - MOST // 2], MOST // 2)
-    return np.r_[np.sort(best), np.arange(whole - MOST // 2, len(y))].astype(np.int64)
+    return np.concatenate([np.sort(best), np.arange(whole - MOST // 2, len(y))]).astype(np.int64)
 
 
 def _tuning_rows(y: Array) -> NDArray[np.int64]:
@@ -146,4 +146,4 @@ def _tuning_rows(y: Array) -> NDArray[np.int64]:
     order = np.argsort(y, kind="stable")
     half = TUNED_ON // 2
     rest = order[half:][np.linspace(0, len(y) - half - 1, TUNED_ON - half).astype(int)]
-    return np.sort(np.r_[order[:half], rest]).astype(np.int64)
+    return np.sort(np.concatenate([order[:half], rest])).astype(np.int64)

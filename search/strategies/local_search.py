@@ -85,10 +85,10 @@ class LocalSearch:
             rows = rows[rng.permutation(len(rows))]
             near = self._near[d.key] = [tuple(row) for row in rows.tolist()]
         for i, row in enumerate(near):
-            if isinstance(row, tuple):
-                row = near[i] = self._paths.decode(row)
-            if row is not None:
-                yield row
+            candidate = self._paths.decode(row) if isinstance(row, tuple) else row
+            near[i] = candidate
+            if candidate is not None:
+                yield candidate
 
 
 STRATEGY = LocalSearch

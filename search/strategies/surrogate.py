@@ -95,8 +95,8 @@ class Surrogate:
         front = feasible[non_dominated(feasible)]
         worst = _reference(feasible if len(feasible) else fitted.values)
         greedy = _Greedy([b.watch(queue) for b in fitted.beliefs], m, front, worst, rng)
-        for i in range(len(pick), len(queue)):
-            greedy.take(i)
+        for place in range(len(pick), len(queue)):
+            greedy.take(place)
         if fitted.graphs:
             _known_graphs(greedy, [pooled.graph(int(i)) for i in pick], fitted)
         found: dict[str, Derivation] = {}
@@ -111,8 +111,8 @@ class Surrogate:
 
 
 def _unlike(pick: NDArray[np.int64], pooled: Pooled, fitted: Fitted) -> NDArray[np.int64]:
-    """Of a literal space: at most FINAL of these, a quarter of them other sentences of graphs that were measured or stand
-    before.
+    """Of a literal space: at most FINAL of these, a quarter of them other sentences of graphs that were measured, or
+    that stand before.
     """
     kept: list[int] = []
     again, seen = 0, set(fitted.graphs)
@@ -129,8 +129,8 @@ def _unlike(pick: NDArray[np.int64], pooled: Pooled, fitted: Fitted) -> NDArray[
 
 
 def _known_graphs(greedy: _Greedy, graphs: Sequence[str], fitted: Fitted) -> None:
-    """Another sentence of a measured graph is believed to have its values, give or take what such sentences were seen to
-    differ by.
+    """Another sentence of a measured graph is believed to have its values, give or take what such sentences were seen
+    to differ by.
     """
     several = [rows for rows in fitted.graphs.values() if len(rows) > 1]
     apart = [fitted.values[rows] - fitted.values[rows].mean(0) for rows in several]
