@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from archrank.grammar.analysis import Facts, analyse
 from archrank.grammar.architecture import BYTES_PER_ELEMENT, Architecture
-from archrank.grammar.derivation import Derivation
+from archrank.grammar.canonical import canonical
+from archrank.grammar.derivation import Derivation, key_of
 from archrank.grammar.encoding import SiteEncoding, Slot, TreeEncoding
 from archrank.grammar.errors import EmptySpaceError, Lint, Place
 from archrank.grammar.fill import Limits
@@ -239,6 +240,18 @@ class Space:
         found = self._copy()
         found._literal = True
         return found
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether sentences that write one graph are told apart, see `literal`."""
+        return self._literal and self._program is not None
+
+    def graph_key(self, d: Derivation) -> str:
+        """The key of the canonical form: in a literal space equal for sentences that write one graph; else `d.key`."""
+        if not self.is_literal:
+            return d.key
+        assert self._program is not None
+        return key_of(canonical(self._program, d.choices))
 
     def with_input(self, shape: Sequence[int]) -> Space:
         """The same architectures for another input, (channels, height, width) or (length, width), without the batch.

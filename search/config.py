@@ -84,8 +84,10 @@ class RunConfig:
     gradient_checkpointing: bool = _flag(
         False, "how", "recompute activations in the backward pass: less memory, more time"
     )
+    trial_timeout: float | None = _flag(None, "how", "seconds after which a candidate's training is given up as failed")
     seed: int = _flag(0, "how", "of every random choice")
     out: str | None = _flag(None, "where", "run folder (default: the next free runs/N)")
+    storage: str | None = _flag(None, "where", "Optuna storage URL that finished trials are copied to")
     device: str = _flag("cpu", "where", "cpu, cuda, cuda:0")
     threads: int | None = _flag(None, "where", "CPU threads (default: 1 for a tiny base, else all cores)")
     compute_dtype: str = _flag("fp32", "where", "of the base; adapters stay fp32", ("fp32", "bf16"))
@@ -107,6 +109,8 @@ class RunConfig:
         read_share("--within", self.within)
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ConfigError(f"--lr {self.lr}: must be above 0")
+        if self.trial_timeout is not None and not self.trial_timeout > 0:
+            raise ConfigError(f"--trial-timeout {self.trial_timeout}: must be above 0")
         if self.save_minutes <= 0:
             raise ConfigError(f"--save-minutes {self.save_minutes}: must be above 0")
         for f in fields(self):

@@ -128,6 +128,8 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--out {folder}: exists and is not an empty folder; nothing was written")
     trial = run.pick(pick, where)
+    if run.kind not in FORMS:
+        raise ConfigError(f"{run.path}: a run of archrank.optimize has no weights; take the trial's sentence")
     what, right = FORMS[run.kind]
     if form not in right:
         raise ConfigError(f"--as {form}: {run.path} searched {what}; take one home as {' or '.join(right)}")
@@ -193,7 +195,7 @@ def _take_ensemble(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
     inputs = probe(module)
     with torch.no_grad():
         truth = module(**inputs).logits.float()
-    with _arriving(folder) as fresh:
+    with arriving(folder) as fresh:
         answer, load = ensemble_export.write_ensemble(module, fresh, form, inputs)
         difference, allowed = float((answer - truth).abs().max()), EXACT * max(1.0, float(truth.abs().max()))
         if not difference <= allowed:

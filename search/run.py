@@ -92,6 +92,11 @@ def resume(path: str | Path) -> Run:
         config = RunConfig(**{**values, "space": str(folder / "space.lark"), "out": str(folder)})  # type: ignore[arg-type]
         if (folder / "trials.jsonl").exists():
             done = open_run(folder)
+            if done.kind == "function":
+                raise ConfigError(
+                    f"{folder}: was made by archrank.optimize, whose function is not kept; to go on call it again with "
+                    f"out={str(folder)!r}"
+                )
             if done.finished:
                 return done
         return _begun(prepared(config), folder).all()
