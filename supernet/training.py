@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from archrank.supernet.checkpoint import Checkpoint
+from archrank.supernet.lazy_adamw import RowLazyAdamW
 from archrank.supernet.net import Elastic
 from archrank.supernet.policies.base import Policy, counter_uniform
 
@@ -49,7 +50,8 @@ class NonFiniteLoss(ArithmeticError):
 class TrainPlan:
     """AdamW with linear warm-up and linear decay to zero.
 
-    lr(t) = lr · min(t / w, (T − t) / (T − w)), w = warmup · T.
+    lr(t) = lr · min(t / w, (T − t) / (T − w)), w = warmup · T; without `decay` it stays at lr after the warm-up, for
+    trainings that are read on the way.
     """
 
     steps: int
@@ -59,13 +61,14 @@ class TrainPlan:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     accumulate: int = 1
+    decay: bool = True
 
     def rate(self, step: int) -> float:
         """The learning rate of step 0 … steps − 1."""
         warm = max(1, math.ceil(self.warmup * self.steps))
         if step < warm:
             return self.lr * (step + 1) / warm
-        return self.lr * (self.steps - step) / max(1, self.steps - warm)
+        return self.lr * (self.steps - step) / max(1, self.steps - warm) if self.decay else self.lr
 
 
 def train(
@@ -75,19 +78,27 @@ def train(
     plan: TrainPlan,
     *,
     policy: Policy | None = None,
+    validation: Batches | None = None,
     parameters: Sequence[nn.Parameter] | None = None,
     checkpoint: Checkpoint | None = None,
     tick: Tick | None = None,
+    after: Callable[[int], bool] | None = None,
 ) -> float:
     """Trains in place; returns the seconds spent, those before an interruption included.
 
-    policy: draws the spectrum of each sample (None: all components); parameters: default the adapters; everything else
-    is frozen meanwhile. Raises NonFiniteLoss; whatever `tick` raises passes through after a checkpoint was written.
+    policy: draws the spectrum of each sample (None: all components), masks gradients and has its say after each step;
+    validation: batches that a bilevel policy's gates learn on; parameters: default the adapters; everything else is
+    frozen meanwhile. after: (steps done) -> whether to go on. Raises NonFiniteLoss; whatever `tick` raises passes
+    through after a checkpoint was written.
     """
     trained = list(net.adapters.parameters() if parameters is None else parameters)
     device = next(net.base.parameters()).device
-    optimizer = torch.optim.AdamW(trained, lr=plan.lr, weight_decay=plan.weight_decay, fused=_can_fuse(trained))
-    first, before = checkpoint.load(trained, optimizer) if checkpoint else (0, 0.0)
+    if policy is not None:
+        policy.prepare(net, plan.steps)
+    extra = {} if policy is None else policy.state()
+    masked = policy is not None and policy.gradient_mask(0, [0]) is not None
+    optimizer = _optimizer(net, trained, plan, lazy=masked)
+    first, before = checkpoint.load(trained, optimizer, extra) if checkpoint else (0, 0.0)
     start = saved = time.monotonic()
     net.train()
     net.states.clear()  # of no use under weights that move
@@ -99,9 +110,18 @@ def train(
             batch, index = batches(step)
             loss = _backward(net, batch, index, loss_function, plan, policy, step, device)
             torch.nn.utils.clip_grad_norm_(trained, plan.max_grad_norm)
+            if isinstance(optimizer, RowLazyAdamW):
+                assert policy is not None
+                optimizer.touch(policy.gradient_mask(step, index))
             optimizer.step()
+            if policy is not None:
+                if policy.bilevel and validation is not None:
+                    _learn_gates(net, validation, loss_function, policy, step, device)
+                policy.after_step(net, step, plan.rate(step))
             optimizer.zero_grad(set_to_none=True)
             done, now = step + 1, time.monotonic()
+            if after is not None and not after(done):
+                break
             if done % LOOK_EVERY == 0 or done == plan.steps:
                 value = float(loss)
                 if not math.isfinite(value):
@@ -111,10 +131,10 @@ def train(
                         tick(done, value)
                     except BaseException:
                         if checkpoint:
-                            checkpoint.save(done, trained, optimizer, before + now - start)
+                            checkpoint.save(done, trained, optimizer, before + now - start, extra)
                         raise
             if checkpoint and now - saved >= checkpoint.every_seconds and done < plan.steps:
-                checkpoint.save(done, trained, optimizer, before + now - start)
+                checkpoint.save(done, trained, optimizer, before + now - start, extra)
                 saved = time.monotonic()
     net.eval()
     return before + time.monotonic() - start
@@ -133,16 +153,42 @@ def _backward(
     """Adds the gradient of one step's mean loss, in `accumulate` parts; returns the loss."""
     rows = len(index)
     spectrum = None if policy is None else policy.spectrum(step, index).to(device)
+    mask = None if policy is None else policy.gradient_mask(step, index)
+    mask = None if mask is None else mask.to(device)
     total = torch.zeros((), device=device)
     for part in np.array_split(np.arange(rows), min(plan.accumulate, rows)):
         low, high = int(part[0]), int(part[-1]) + 1
         inputs = {key: value[low:high].to(device) for key, value in batch.items()}
         labels = inputs.pop("labels")
-        outputs = net(spectrum=None if spectrum is None else spectrum[low:high], **inputs)
+        c, w = (None if t is None else t[low:high] for t in (spectrum, mask))
+        outputs = net(spectrum=c, mask=w, **inputs)
         loss = loss_function(outputs.logits, {**inputs, "labels": labels}) * ((high - low) / rows)
-        loss.backward()  # type: ignore[no-untyped-call]
+        # gates stand in every part's graph
+        loss.backward(retain_graph=high < rows and spectrum is not None and spectrum.requires_grad)  # type: ignore[no-untyped-call]
         total = total + loss.detach()
+    penalty = None if policy is None else policy.penalty(net, step)
+    if penalty is not None:
+        penalty.to(device).backward()  # type: ignore[no-untyped-call]
     return total
+
+
+def _learn_gates(
+    net: Elastic, validation: Batches, loss_function: LossFunction, policy: Policy, step: int, device: torch.device
+) -> None:
+    """The gates' gradient on a validation batch, under the store as it has just been stepped."""
+    batch, index = validation(step)
+    inputs = {key: value.to(device) for key, value in batch.items()}
+    labels = inputs.pop("labels")
+    outputs = net(spectrum=policy.spectrum(step, index).to(device), **inputs)
+    policy.gate_gradients(loss_function(outputs.logits, {**inputs, "labels": labels}), step)
+
+
+def _optimizer(
+    net: Elastic, trained: Sequence[nn.Parameter], plan: TrainPlan, *, lazy: bool
+) -> torch.optim.AdamW | RowLazyAdamW:
+    if lazy:
+        return RowLazyAdamW(net, plan.lr, weight_decay=plan.weight_decay)
+    return torch.optim.AdamW(trained, lr=plan.lr, weight_decay=plan.weight_decay, fused=_can_fuse(trained))
 
 
 def _can_fuse(parameters: Sequence[nn.Parameter]) -> bool:
