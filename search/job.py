@@ -33,9 +33,6 @@ from archrank.supernet.tracing import trace
 
 __all__ = ["Job", "new_parameters", "prepare"]
 
-# The supernet trains this many times one full fine-tune. The pilot advised 3 or more; at equal total steps, 2 and
-# longer finalists were measured to be better spent (docs/supernet.md).
-SUPERNET_RUNS = 2
 EVALUATION_ROWS = 256  # rows of one evaluation batch
 TINY = 1_000_000  # parameters below which threads wait for each other longer than they compute
 
@@ -71,6 +68,18 @@ class Job:
         """{module: rank} of a candidate."""
         return {name: adapter.rank for name, adapter in self.space.adapters(derivation).items()}
 
+    @property
+    def allowed_ranks(self) -> tuple[int, ...]:
+        """The ranks of the space, 0 where a module may be left alone."""
+        alone = any(option.family == "none" for option in self.space.site_options)
+        return tuple(sorted({*self.space.ranks, *([0] if alone else [])}))
+
+    def validation_batches(self, step: int) -> tuple[Mapping[str, Tensor], NDArray[np.int64]]:
+        """Validation batches as a function of the step, for gates."""
+        assert self.config.batch_size is not None
+        index = datasets.order(self.config.seed + 7, step, self.config.batch_size, self.data.size("validation"))
+        return self.data.batch("validation", index), step * self.config.batch_size + np.arange(len(index))
+
     def batches(self, seed: int) -> _Batches:
         """Training batches as a function of the step."""
         assert self.config.batch_size is not None
@@ -91,6 +100,20 @@ class Job:
     def loss(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """Mean over the rows."""
         return self.task.row_losses(logits, batch).mean()
+
+    def row_losses(self, net: Elastic, split: str) -> NDArray[np.float64]:
+        """`(rows,)` cross-entropy of each row of a split."""
+        device, index = next(net.base.parameters()).device, np.arange(self.data.size(split))
+        found = []
+        net.eval()
+        with torch.no_grad():
+            for low in range(0, len(index), EVALUATION_ROWS):
+                batch = self.data.batch(split, index[low : low + EVALUATION_ROWS])
+                batch = {k: v.to(device) for k, v in batch.items()}
+                answer: Any = net(**{k: v for k, v in batch.items() if k != "labels"})
+                found.append(self.task.row_losses(answer.logits, batch).double().cpu().numpy())
+        rows: NDArray[np.float64] = np.concatenate(found)
+        return rows
 
     def score(self, net: Elastic, split: str, ranks: Mapping[str, int] | None = None) -> dict[str, float]:
         """Mean loss and accuracy over a split.
@@ -178,6 +201,7 @@ def prepare(config: RunConfig) -> Job:
     bound = space.bind(shapes)
     net = elastic(base.model, bound, seed=config.seed)
     policy = policy_class(net.shapes, net.r_max, config.seed, ranks=[0, *bound.ranks])
+    _check_policy(config.policy, policy, bound)
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()
     pricer = _pricer(config, base, net, devices)
@@ -218,6 +242,22 @@ def _check_strategy(name: str) -> None:
     from archrank.search import strategies
 
     strategies.load(name)
+
+
+def _check_policy(name: str, policy: Policy, space: grammar.Space) -> None:
+    """ConfigError where a policy has nothing to draw or to switch in a space."""
+    alone = any(option.family == "none" for option in space.site_options)
+    if policy.switches_modules and not alone:
+        raise ConfigError(
+            f"--policy {name}: decides which modules carry an adapter at all, but the space {space.name!r} leaves none "
+            'alone; give its site an option "none" -> none, or choose another policy'
+        )
+    positive = [int(r) for r in policy.ranks if r > 0]
+    if len(positive) < 2 and not (alone and policy.draws_zero):
+        raise ConfigError(
+            f"--policy {name}: needs more than one rank to choose from, and the space {space.name!r} has "
+            f"{', '.join(map(str, positive))} alone"
+        )
 
 
 def _positions(base: Base) -> int:

@@ -37,8 +37,6 @@ def sensitivity(mean: Tensor, spread: Tensor, weight: Tensor, gradient: Tensor) 
 class AdaLoRA(Gated):
     """Sensitivity masks."""
 
-    runs = 2.0
-
     def __init__(
         self,
         modules: Mapping[str, tuple[int, int]],

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Policy", "PolicyError", "counter_uniform", "sizes_of", "within_budget"]
 
+SUPERNET_RUNS = 2.0
+"""Length of a supernet's training in full fine-tunes. The pilot advised 3 or more; at equal total steps, 2 and longer
+finalists were measured to be better spent (docs/supernet.md).
+"""
+
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -56,14 +61,17 @@ class Policy(ABC):
     `ranks`: the ranks to draw from (default: 0 and the powers of two up to r_max, with r_max itself).
 
     nested: every prefix is trained, so that the store can be sliced as it stands; others are brought to canonical form
-    after training. bilevel: gates learn on validation batches. traces: one training yields a front by itself. runs:
-    length of its training in full fine-tunes.
+    after training. bilevel: gates learn on validation batches. traces: one training yields a front by itself.
+    switches_modules: decides which modules are adapted, and nothing else; draws_zero: a module left alone is one of its
+    choices. runs: length of its training in full fine-tunes.
     """
 
     nested = True
     bilevel = False
     traces = False
-    runs: float = 2.0
+    switches_modules = False
+    draws_zero = True
+    runs: float = SUPERNET_RUNS
 
     def __init__(
         self, modules: Mapping[str, tuple[int, int]], r_max: int, seed: int = 0, ranks: Sequence[int] | None = None

@@ -1,4 +1,4 @@
-"""A gate for each component and a threshold that rises in steps, without a penalty in the loss (Lu et al., CoDyRA, arXiv
+"""A gate for each component and a threshold that rises in steps, without a penalty in the loss (CoDyRA, arXiv
 2412.01004).
 
 c_l = g_l. Dense for half of the training, then g ← soft_threshold(g, κ) after each step, κ in eight steps from 0 to

@@ -37,6 +37,7 @@ class DiffoRA(Gated):
 
     bilevel = True
     traces = True
+    switches_modules = True
 
     def start(self) -> Tensor:
         """α `(modules,)`."""

@@ -26,6 +26,7 @@ SHARE = 0.9
 class LoRADrop(Full):
     """Keep or share, by output energy."""
 
+    switches_modules = True
     moments: Mapping[str, Tensor] | None = None
 
     def observe(self, net: Elastic, batches: Sequence[Mapping[str, Tensor]]) -> None:

@@ -27,6 +27,8 @@ TOGETHER = (
 class NLS(Policy):
     """Group-shared rank lists."""
 
+    draws_zero = False
+
     @property
     def groups(self) -> list[int]:
         """The group of each module, numbered in model order."""

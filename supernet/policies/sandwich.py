@@ -24,6 +24,8 @@ LARGEST, SMALLEST = 1 / 4, 1 / 4
 class Sandwich(Mixed):
     """Max, min and mixed rows."""
 
+    draws_zero = False
+
     def spectrum(self, step: int, samples: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """C `(samples, modules, r_max)`."""
         index = np.asarray(samples, dtype=np.int64)[:, None]

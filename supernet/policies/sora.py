@@ -3,7 +3,7 @@ EMNLP 2023, arXiv 2311.11696).
 
 c_l = g_l. After each Adam step g ← soft_threshold(g, ξ), ξ = η λ_t n̄ / n_j with η the gates' rate and n_j = ‖a_j‖
 ‖b_j‖: the threshold acts on σ_j = |g_j| n_j, because a gate alone can escape by moving its size into a_j and b_j.
-Gates start at 1; λ is 0 for half of the training, then rises evenly in its logarithm from 0.05 to 4. `sora:official`
+Gates start at 1; λ is 0 for half of the training, then rises evenly in its logarithm from 0.05 to 16. `sora:official`
 reproduces the released code: gates N(0, 1), loss + λ mean |g|, and its three-line threshold with a ξ that the
 learning rate does not scale.
 """
@@ -20,7 +20,7 @@ from archrank.supernet.policies.base import counter_uniform, sizes_of
 
 __all__ = ["SoRA"]
 
-FIRST, LAST = 0.05, 4.0
+FIRST, LAST = 0.05, 16.0
 OFFICIAL_LAMBDA, OFFICIAL_XI = 1e-3, 7e-4
 
 
