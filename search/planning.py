@@ -1,7 +1,7 @@
 """What a rank search will cost, before it: a few timed steps, the rest counted. In units of one r_max run.
 
 One r_max run is `--train-steps` steps of the whole store, the unit in which people know their training. The phases
-count supernet runs × train_steps, re-ranking 2 finalists × 2 seeds × 1/8, each finalist and the two uniform references one,
+count supernet runs × train_steps, re-ranking 2 finalists × 2 seeds × 1/8, each finalist and the two references one,
 and the search as the forwards of its evaluation rows (a third of a training step each).
 """
 
