@@ -259,15 +259,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--rates", default=",".join(map(str, RATES)))
     parser.add_argument("--train-steps", type=int, default=200, help="N")
     parser.add_argument("--only-write", action="store_true", help="measure nothing")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     cells, names, seeds = Cells(args.out), args.methods.split(","), range(args.seeds)
-    for name in names if not args.only_write else []:
-        for seed in seeds:
-            for rate in RATES:
+    rates = tuple(float(r) for r in args.rates.split(","))
+    for seed in seeds if not args.only_write else []:
+        for name in names:
+            for rate in rates:
                 key = f"digits {seed} {name} {rate} {args.train_steps}"
                 cells.get(key, lambda n=name, s=seed, r=rate: METHODS[n](s, args.train_steps, r))
                 print(key, flush=True)
@@ -276,7 +278,7 @@ def main() -> None:
     bare = job.score(job.net, "test", {})["loss"]
     each: dict[str, list[dict[str, float]]] = {}
     for name in names:
-        runs = [[cells.done.get(f"digits {s} {name} {r} {args.train_steps}") for r in RATES] for s in seeds]
+        runs = [[cells.done.get(f"digits {s} {name} {r} {args.train_steps}") for r in rates] for s in seeds]
         if any(p is None for row in runs for p in row):
             continue
         each[name] = []
@@ -305,7 +307,7 @@ def main() -> None:
             "unit": "nats × log2(parameters)",
             "ci": "95 % percentile bootstrap over seeds",
             "seeds": list(seeds),
-            "training_steps": {"total": UNITS * args.train_steps, "N": args.train_steps, "rates": list(RATES)},
+            "training_steps": {"total": UNITS * args.train_steps, "N": args.train_steps, "rates": list(rates)},
             "configurations_seen": {"search": TRIALS, "random": TRIALS, "full": TRIALS, "sora": 40, "maestro": 40},
             "methods": table,
             "paired_difference_ci": paired,
