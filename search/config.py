@@ -55,7 +55,7 @@ class RunConfig:
     objective: tuple[str, ...] = _flag((), "wanted", "NAME[:min|:max] (repeatable; default: loss and adapter_params)")
     where: tuple[str, ...] = _flag((), "wanted", '"NAME <= VALUE" (repeatable): 2M and 3.5k are numbers')
     strategy: str = _flag("nsga2", "how", "see `search list strategies`")
-    policy: str = _flag("mixed", "how", "how ranks are drawn while the supernet trains: `search list policies`")
+    policy: str = _flag("mixed", "how", "how the supernet trains, or what traces a front: `search list policies`")
     trials: int = _flag(200, "how", "candidates priced with the supernet")
     evaluate: str = _flag(
         "inherited",
@@ -77,6 +77,7 @@ class RunConfig:
         False, "how", "read every row for every candidate, also where others are better for certain after a few"
     )
     finalists: int = _flag(6, "how", "candidates that get the full fine-tune")
+    final_seeds: int = _flag(1, "how", "seeds of the full fine-tune; the verdict's interval is over rows and seeds")
     train_steps: int | None = _flag(None, "how", "steps of one full fine-tune; the supernet trains twice as long")
     batch_size: int | None = _flag(None, "how", "rows of a training step")
     lr: float | None = _flag(None, "how", "peak learning rate of AdamW")
@@ -135,6 +136,7 @@ _AT_LEAST: dict[str, float] = {
     "trials": 1,
     "eval_rows": 1,
     "finalists": 0,
+    "final_seeds": 1,
     "train_steps": 1,
     "batch_size": 1,
     "accumulate": 1,
