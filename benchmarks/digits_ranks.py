@@ -193,7 +193,7 @@ def main() -> None:
     job = job_for(0, args.train_steps, RATES[0])
     top = 16.0 * sum(sum(s) for s in job.net.shapes.values())
     floor = float(min(sum(s) for s in job.net.shapes.values()))
-    worst = job.score(job.net, "test", {})["loss"]
+    worst = job.score(job.net.sliced({}), "test")["loss"]
     table: dict[str, dict[str, object]] = {}
     each: dict[str, list[dict[str, float]]] = {}
     for name in methods:

@@ -30,7 +30,7 @@ from archrank.supernet.base import load_base
 from archrank.supernet.elastic_encoder import ElasticEncoder
 from archrank.supernet.ensemble_evaluator import score_with
 from archrank.supernet.ensembles import fine_tune
-from archrank.supernet.shrinking import Shrinkage, option_scores, sampled, shrunk
+from archrank.supernet.space_shrinking import Shrinkage, option_scores, sampled, shrunk
 from archrank.supernet.training import TrainPlan
 
 SEEDS, BUDGETS = 5, (1.0, 0.6)

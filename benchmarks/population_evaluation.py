@@ -1,11 +1,10 @@
-"""What evaluating a population costs by each method, against the plain loop, and how many rows a race saves.
+"""What evaluating a population costs by each method, against the plain loop.
 
     python benchmarks/population_evaluation.py --out benchmarks/results/population_evaluation.json [--seed 0]
 
 Populations: children of 8 parents with one mutation (four each), whose parents were evaluated before. Methods alternate
 in one process on one thread, in CPU time; a figure is the median over rounds of loop time / method time, each round
-with a population of its own and with the parents' states made anew. The race: 200 candidates of the embedded task's
-supernet, by loss and adapter parameters: rows of a full evaluation / rows of the race, members of the front lost.
+with a population of its own and with the parents' states made anew.
 """
 
 from __future__ import annotations
@@ -21,8 +20,6 @@ from record import Cells, arguments, interval, write_result
 from archrank.search.config import RunConfig
 from archrank.search.job import prepare
 from archrank.supernet import Elastic, evaluation_methods
-from archrank.supernet.evaluation import race_population
-from archrank.supernet.racing import Race
 from archrank.supernet.training import TrainPlan, train
 
 METHODS = ("loop", "auto", *(m for m in evaluation_methods() if m != "loop"))
@@ -66,36 +63,12 @@ def sized(name: str, dtype: torch.dtype, seed: int) -> dict[str, object]:
 
 
 def embedded(seed: int) -> dict[str, object]:
-    """The embedded task: children as above, and the race."""
+    """The embedded task."""
     job = prepare(RunConfig(seed=seed, threads=1))
     train(job.net, job.batches(seed), job.loss, TrainPlan(600, 1e-2, seed=seed), policy=job.policy)
     data = [job.data.batch("validation", np.arange(job.data.size("validation")))]
     rows = job.data.size("validation")
-    told = compared(job.net, data, seed)
-    races = []
-    for k in range(5):
-        rng = np.random.default_rng(100 * seed + k)
-        ds = job.space.sample(rng, n=200)
-        cost = [float(sum(r * sum(job.net.shapes[n]) for n, r in job.ranks(d).items())) for d in ds]
-        full = job.net.evaluate(ds, data)
-        raced = race_population(job.net, ds, data, Race(costs=[(c,) for c in cost], block_rows=8, seed=k))
-        stayed = torch.where(raced.dropped, torch.inf, raced.losses)
-        lost = front(full.tolist(), cost) - front(stayed.tolist(), cost)
-        races.append(
-            {
-                "rows_ratio": rows * len(ds) / int(raced.rows.sum()),
-                "front": len(front(full.tolist(), cost)),
-                "front_lost": len(lost),
-            }
-        )
-    return {"model": f"embedded ViT of 3 × 32, {rows} × 17 tokens", **told, "races": races}
-
-
-def front(losses: list[float], cost: list[float]) -> set[int]:
-    """The candidates that no other one beats in both."""
-    n = len(losses)
-    beats = lambda i, j: losses[i] <= losses[j] and cost[i] <= cost[j] and (losses[i], cost[i]) != (losses[j], cost[j])  # noqa: E731
-    return {j for j in range(n) if not any(beats(i, j) for i in range(n))}
+    return {"model": f"embedded ViT of 3 × 32, {rows} × 17 tokens", **compared(job.net, data, seed)}
 
 
 def main() -> None:

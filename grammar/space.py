@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from archrank.grammar.analysis import Facts, analyse
 from archrank.grammar.architecture import BYTES_PER_ELEMENT, Architecture
-from archrank.grammar.derivation import Derivation
+from archrank.grammar.canonical import canonical
+from archrank.grammar.derivation import Derivation, key_of
 from archrank.grammar.encoding import SiteEncoding, Slot, TreeEncoding
 from archrank.grammar.errors import EmptySpaceError, Lint, Place
 from archrank.grammar.fill import Limits
@@ -27,6 +29,7 @@ from archrank.grammar.layers import (
 )
 from archrank.grammar.model import Grammar
 from archrank.grammar.nearest import did_you_mean
+from archrank.grammar.paths import Paths, unrolled
 from archrank.grammar.program import Program
 from archrank.grammar.pruning import pruned
 from archrank.grammar.signatures import Shape
@@ -35,6 +38,7 @@ from archrank.grammar.sites import Adapter, Site, SiteOption, bound_sites, dropp
 from archrank.grammar.skeleton import Skeleton, skeleton
 from archrank.grammar.trees import Trees
 from archrank.grammar.typed import TypedTrees
+from archrank.grammar.writing import written
 
 Range = tuple[float | None, float | None]
 
@@ -69,6 +73,8 @@ class Space:
         self.layers: dict[str, EncoderLayer] = {}
         self._engine: Trees | Sites | None = None
         self._coder: SiteEncoding | TreeEncoding | None = None
+        self._unrolled: list[Paths | None] = []
+        self._literal = False
 
     def __repr__(self) -> str:
         """Name, sites and bounds."""
@@ -223,7 +229,29 @@ class Space:
             shape or self._shape,
         )  # fmt: skip
         found.layers = dict(self.layers)
+        found._literal = self._literal
         return found
+
+    def literal(self) -> Space:
+        """The same sentences, each a candidate of its own: keys are those of the sentences, not of the canonical forms.
+
+        For tables of measured networks, whose rows differ where the graphs are the same.
+        """
+        found = self._copy()
+        found._literal = True
+        return found
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether sentences that write one graph are told apart, see `literal`."""
+        return self._literal and self._program is not None
+
+    def graph_key(self, d: Derivation) -> str:
+        """The key of the canonical form: in a literal space equal for sentences that write one graph; else `d.key`."""
+        if not self.is_literal:
+            return d.key
+        assert self._program is not None
+        return key_of(canonical(self._program, d.choices))
 
     def with_input(self, shape: Sequence[int]) -> Space:
         """The same architectures for another input, (channels, height, width) or (length, width), without the batch.
@@ -384,7 +412,7 @@ class Space:
             if self._program is not None and self._shape is not None:
                 self._engine = TypedTrees(
                     self._grammar, self._facts, self._skeleton(), (low, high), uniform,
-                    self._program, self._shape, self._limits(),
+                    self._program, self._shape, self._limits(), self._literal,
                 )  # fmt: skip
             else:
                 self._engine = Trees(self._grammar, self._facts, self._skeleton(), low, high, uniform)
@@ -550,6 +578,58 @@ class Space:
         candidate.
         """
         return self._encoder().decode(values)
+
+    def production_counts(self, d: Derivation) -> NDArray[np.int64]:
+        """(productions,): how often a candidate uses each production of the file."""
+        counts = np.zeros(len(self._grammar.productions), np.int64)
+        chosen = [c for o in d.choices for c in self._options[o].choices] if self.is_site_space else d.choices
+        np.add.at(counts, list(chosen), 1)
+        return counts
+
+    @property
+    def probabilities(self) -> tuple[tuple[tuple[int, ...], tuple[float, ...]], ...]:
+        """For each rule its productions (their numbers) and their probabilities."""
+        productions = self._grammar.productions
+        return tuple((ways, tuple(productions[i].p for i in ways)) for ways in self._grammar.by_head)
+
+    def with_probabilities(self, p: Mapping[int, float]) -> Space:
+        """The same sentences with other probabilities {production: p}; those not named keep theirs.
+
+        Raises ValueError where a p is not in (0, 1] or a rule's do not sum to 1.
+        """
+        productions = list(self._grammar.productions)
+        for i, value in p.items():
+            if not (0 < value <= 1 and productions[i].p > 0):
+                raise ValueError(f"with_probabilities: production {i} ({productions[i].label}) cannot have p = {value}")
+            productions[i] = replace(productions[i], p=float(value), log_p=math.log(value))
+        for ways in self._grammar.by_head:
+            total = math.fsum(productions[i].p for i in ways)
+            if ways and abs(total - 1) > 1e-6:
+                raise ValueError(
+                    f"with_probabilities: those of {self._grammar.names[productions[ways[0]].head]} sum to {total:g}"
+                )
+        found = self._copy(grammar=replace(self._grammar, productions=tuple(productions)))
+        found._options = tuple(
+            replace(o, log_p=math.fsum(productions[c].log_p for c in o.choices)) for o in self._options
+        )
+        if self._program is not None:
+            found._program = Program(found._grammar)
+        return found
+
+    def to_text(self) -> str:
+        """The space as a file, with its probabilities; ValueError for one that is bound to the layers of a base."""
+        if self.is_layer_space:
+            raise ValueError(f"{self.name}: a space over the layers of a base cannot be written back")
+        bounds = {bound.name: bound.value for bound in self._grammar.settings.bounds}
+        return written(self._grammar, [q.p for q in self._grammar.productions], bounds, self._shape)
+
+    def paths(self) -> Paths | None:
+        """The candidates as rows of integers, for strategies that vary whole populations; None in recursive spaces and
+        in those of more than 600 places.
+        """
+        if not self._unrolled:
+            self._unrolled = [unrolled(self._any())]
+        return self._unrolled[0]
 
     def _encoder(self) -> SiteEncoding | TreeEncoding:
         if self._coder is None:

@@ -28,14 +28,17 @@ class TypedTrees(Trees):
 
     def __init__(
         self, grammar: Grammar, facts: Facts, skeleton: Skeleton, sizes: tuple[int, int | None], uniform: bool,
-        program: Program, shape: Shape, limits: Limits,
+        program: Program, shape: Shape, limits: Limits, literal: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(grammar, facts, skeleton, sizes[0], sizes[1], uniform)
+        self.literal = literal
         self.program, self.shape, self.limits = program, shape, limits
         self.counts: Counter[str] = Counter()
 
     def derivation(self, choices: Sequence[int]) -> Derivation:
-        """The candidate of these productions; its key is that of the canonical form."""
+        """The candidate of these productions; its key is that of the canonical form (literal: of the sentence)."""
+        if self.literal:
+            return super().derivation(choices)
         return Derivation(self.sentences.write(choices), key_of(canonical(self.program, choices)), tuple(choices))
 
     def finished(self, choices: Sequence[int], uniform: Uniforms) -> list[int] | None:

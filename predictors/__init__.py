@@ -3,7 +3,7 @@
 A device is one TOML file under `devices/`; its file name is the registry.
 """
 
-from archrank.predictors import choosing, metrics
+from archrank.predictors import choosing, metrics, surrogates
 from archrank.predictors.device import FEW, Device, Prediction
 from archrank.predictors.fitting import Fitted, fit
 from archrank.predictors.profile import DTYPES, DeviceError, Profile
@@ -28,6 +28,7 @@ __all__ = [
     "metrics",
     "save",
     "summary",
+    "surrogates",
     "transfer",
     "workload",
 ]

@@ -1,4 +1,4 @@
-"""Calibration of a device from sentences and their measured latencies: the CSV, the networks, the fit, the kit."""
+"""Calibration of a device from sentences and their measured latencies: the CSV, the fit."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from archrank.grammar import Space
-from archrank.grammar.workload import Workload
 from archrank.predictors import Device, DeviceError
 from archrank.predictors.choosing import cross_validated
+from archrank.search.servable import Servable
 
-__all__ = ["CalibrationError", "Fit", "Measured", "fitted", "read", "workload_of", "write"]
+__all__ = ["CalibrationError", "Fit", "Measured", "fitted", "read"]
 
 COLUMNS = ("text", "latency_ms")
 
@@ -23,10 +22,14 @@ class CalibrationError(ValueError):
 
 @dataclass(frozen=True)
 class Measured:
-    """Sentences and their measured ms, in the order of the file."""
+    """Sentences and their measured ms, in the order of the file; the batch and dtype that the file says they were
+    measured at, where it does.
+    """
 
     texts: tuple[str, ...]
     ms: tuple[float, ...]
+    batch: int | None = None
+    dtype: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,9 @@ class Fit:
 
 
 def read(path: Path) -> Measured:
-    """The rows of a CSV with the columns text, latency_ms (ms). CalibrationError with file and line."""
+    """The rows of a CSV with the columns text, latency_ms (ms), and batch, dtype where there are such: those of a kit's
+    measure.py. CalibrationError with file and line.
+    """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             table = csv.DictReader(file)
@@ -49,14 +54,27 @@ def read(path: Path) -> Measured:
                 raise CalibrationError(
                     f"{path}:1: no column {', '.join(missing)} (it has {given}): the header is {','.join(COLUMNS)}"
                 )
-            rows = [(str(row["text"]), _ms(path, table.line_num, row["latency_ms"])) for row in table]
+            rows = [(str(row["text"]), _ms(path, table.line_num, row["latency_ms"]), row) for row in table]
     except OSError as error:
         raise CalibrationError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise CalibrationError(f"{path}: not a text table in UTF-8 ({error.reason} at byte {error.start})") from error
     if not rows:
         raise CalibrationError(f"{path}: no row below the header: give at least one measured network")
-    return Measured(tuple(text for text, _ in rows), tuple(ms for _, ms in rows))
+    batch, dtype = (_one(path, [row.get(column) for _, _, row in rows], column) for column in ("batch", "dtype"))
+    if batch is not None and not (batch.isdecimal() and int(batch)):
+        raise CalibrationError(f"{path}: batch = {batch!r}, but it is a whole number of at least 1")
+    return Measured(tuple(r[0] for r in rows), tuple(r[1] for r in rows), int(batch) if batch else None, dtype)
+
+
+def _one(path: Path, values: Sequence[str | None], column: str) -> str | None:
+    """The one value of a column that has to be the same in all rows; None where there is no such column."""
+    found = sorted({value for value in values if value})
+    if len(found) > 1:
+        raise CalibrationError(
+            f"{path}: {column} is {' and '.join(found)} in different rows: fit one of them at a time"
+        )
+    return found[0] if found else None
 
 
 def _ms(path: Path, line: int, text: str | None) -> float:
@@ -69,32 +87,14 @@ def _ms(path: Path, line: int, text: str | None) -> float:
     return ms
 
 
-def write(path: Path, texts: Sequence[str], ms: Sequence[float | None]) -> None:
-    """The same file; a latency of None stays empty, to be filled in."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
-        table.writerows([text, "" if each is None else f"{each:.6g}"] for text, each in zip(texts, ms, strict=True))
-
-
-def workload_of(space: Space, text: str, batch: int) -> Workload:
-    """What one sentence runs at a batch. CalibrationError where sentences of the space are no architectures."""
-    if not space.is_architecture_space:
-        raise CalibrationError(
-            f"{space.name}: its sentences are no architectures by themselves, so there is nothing to time: calibrate "
-            "with a space that has //@ input"
-        )
-    return space.elaborate(space.parse(text)).workload(batch)
-
-
-def fitted(device: Device, space: Space, measured: Measured, batch: int, dtype: str, where: str) -> Fit:
+def fitted(device: Device, served: Servable, measured: Measured, dtype: str, where: str) -> Fit:
     """The device calibrated to the measured networks. CalibrationError names `where` they come from."""
     from archrank.grammar import SpaceError
 
     works = []
     for number, text in enumerate(measured.texts, start=1):
         try:
-            works.append(workload_of(space, text, batch))
+            works.append(served.workload(text))
         except SpaceError as error:
             raise CalibrationError(f"{where}: network {number}, {text[:60]!r}: {error}") from error
     try:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from pathlib import Path
 
-from archrank.grammar import nearest
+from archrank.grammar import nearest, number
 
-__all__ = ["ConfigError", "RunConfig", "read_toml", "write_toml"]
+__all__ = ["ConfigError", "RunConfig", "read_share", "read_toml", "write_toml"]
 
 
 class ConfigError(ValueError):
@@ -55,7 +55,7 @@ class RunConfig:
     objective: tuple[str, ...] = _flag((), "wanted", "NAME[:min|:max] (repeatable; default: loss and adapter_params)")
     where: tuple[str, ...] = _flag((), "wanted", '"NAME <= VALUE" (repeatable): 2M and 3.5k are numbers')
     strategy: str = _flag("nsga2", "how", "see `search list strategies`")
-    policy: str = _flag("mixed", "how", "how ranks are drawn while the supernet trains: `search list policies`")
+    policy: str = _flag("mixed", "how", "how the supernet trains, or what traces a front: `search list policies`")
     trials: int = _flag(200, "how", "candidates priced with the supernet")
     evaluate: str = _flag(
         "inherited",
@@ -73,7 +73,11 @@ class RunConfig:
         1.0, "how", "ensembles: weight of the members' diversity (nats) against the loss when options are scored"
     )
     eval_rows: int = _flag(512, "how", "validation rows that price a candidate; later stages read all")
+    no_race: bool = _flag(
+        False, "how", "read every row for every candidate, also where others are better for certain after a few"
+    )
     finalists: int = _flag(6, "how", "candidates that get the full fine-tune")
+    final_seeds: int = _flag(1, "how", "seeds of the full fine-tune; the verdict's interval is over rows and seeds")
     train_steps: int | None = _flag(None, "how", "steps of one full fine-tune; the supernet trains twice as long")
     batch_size: int | None = _flag(None, "how", "rows of a training step")
     lr: float | None = _flag(None, "how", "peak learning rate of AdamW")
@@ -81,21 +85,33 @@ class RunConfig:
     gradient_checkpointing: bool = _flag(
         False, "how", "recompute activations in the backward pass: less memory, more time"
     )
+    trial_timeout: float | None = _flag(None, "how", "seconds after which a candidate's training is given up as failed")
     seed: int = _flag(0, "how", "of every random choice")
     out: str | None = _flag(None, "where", "run folder (default: the next free runs/N)")
+    storage: str | None = _flag(None, "where", "Optuna storage URL that finished trials are copied to")
     device: str = _flag("cpu", "where", "cpu, cuda, cuda:0")
     threads: int | None = _flag(None, "where", "CPU threads (default: 1 for a tiny base, else all cores)")
     compute_dtype: str = _flag("fp32", "where", "of the base; adapters stay fp32", ("fp32", "bf16"))
+    evaluate_dtype: str | None = _flag(
+        None,
+        "where",
+        "of the base while candidates are priced (default: bf16 where the CPU has AMX and the base is not tiny)",
+        ("fp32", "bf16"),
+    )
     save_minutes: float = _flag(5.0, "where", "training time that a crash may cost")
     max_hours: float | None = _flag(None, "where", "stop, resumable, after this long")
+    within: str = _flag("0.5%", "wanted", "the verdict: how far from r_max the smallest configuration may be")
 
     def __post_init__(self) -> None:
         for name, least in _AT_LEAST.items():
             value = getattr(self, name)
             if value is not None and not value >= least:
                 raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
+        read_share("--within", self.within)
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ConfigError(f"--lr {self.lr}: must be above 0")
+        if self.trial_timeout is not None and not self.trial_timeout > 0:
+            raise ConfigError(f"--trial-timeout {self.trial_timeout}: must be above 0")
         if self.save_minutes <= 0:
             raise ConfigError(f"--save-minutes {self.save_minutes}: must be above 0")
         for f in fields(self):
@@ -120,6 +136,7 @@ _AT_LEAST: dict[str, float] = {
     "trials": 1,
     "eval_rows": 1,
     "finalists": 0,
+    "final_seeds": 1,
     "train_steps": 1,
     "batch_size": 1,
     "accumulate": 1,
@@ -127,6 +144,17 @@ _AT_LEAST: dict[str, float] = {
     "seed": 0,
     "max_hours": 0,
 }
+
+
+def read_share(flag: str, text: str) -> float:
+    """`0.5%` or `.005` as a fraction; ConfigError outside 0 … 100 %."""
+    try:
+        share = number(text)
+    except ValueError as error:
+        raise ConfigError(f"{flag} {text}: {error}") from None
+    if not 0 <= share <= 1:
+        raise ConfigError(f"{flag} {text}: must be between 0% and 100%")
+    return share
 
 
 def value_type(f: Field[typing.Any]) -> tuple[type, bool]:

@@ -21,7 +21,7 @@ from archrank.search.expression import Constraint
 from archrank.search.pricing import latency_name
 from archrank.search.serving import devices_of
 from archrank.supernet import tasks as task_kinds
-from archrank.supernet.base import check_base, layer_shapes
+from archrank.supernet.base import check_layers
 from archrank.supernet.elastic_encoder import ElasticEncoder, elastic_encoder
 
 __all__ = ["IMPORTANCE_ROWS", "SUPERNET_RUNS", "EncoderJob", "prepare_encoders", "tuned_parameters"]
@@ -74,9 +74,7 @@ def prepare_encoders(config: RunConfig) -> EncoderJob:
 
     space = grammar.load(config.space)
     _check_flags(config, space.name)
-    if config.base is not None:
-        check_base(config.base)
-    layer_shapes(config.base)
+    check_layers(config.base)
     devices = devices_of(config)
     strategies.load(config.strategy)
     cost = tuple(latency_name(d, list(devices)) for d in devices) or ("flops",)
@@ -87,6 +85,7 @@ def prepare_encoders(config: RunConfig) -> EncoderJob:
         )
     loaded = load(config, devices)
     config, base = loaded.config, loaded.base
+    _check_task(config.task, space.name)
     net = elastic_encoder(base.model, space, seed=config.seed)
     pricer = CutPricer.of(config, base.model, net.layers, devices)
     own = [c for c in asked.constraints if c.name == "adapter_params"]  # the others hold with the rest of the model
@@ -106,8 +105,14 @@ def prepare_encoders(config: RunConfig) -> EncoderJob:
     )
 
 
+def _check_task(task: str | None, name: str) -> None:
+    if task is not None and task_kinds.load(task).per_token:
+        raise ConfigError(f"--task {task}: {name} cuts encoders that classify; choose a classification task")
+
+
 def _check_flags(config: RunConfig, name: str) -> None:
     """ConfigError for a flag that such a run cannot follow."""
+    _check_task(config.task, name)
     if config.target_modules is not None:
         raise ConfigError(f"--target-modules {config.target_modules}: {name} cuts and adapts all layers of the base")
     if config.deploy == "vllm":

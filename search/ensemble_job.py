@@ -15,7 +15,7 @@ from archrank.search.encoder_job import EncoderJob, prepare_encoders
 from archrank.search.pricing import latency_name
 from archrank.supernet.ensemble_evaluator import EnsembleEvaluator, EnsembleScore, root_of, score_with
 from archrank.supernet.ensembles import Ensemble
-from archrank.supernet.shrinking import Shrinkage
+from archrank.supernet.space_shrinking import Shrinkage
 
 __all__ = ["EnsembleJob", "prepare_ensembles", "values_of"]
 

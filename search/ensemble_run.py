@@ -1,7 +1,7 @@
 """The phases of a search over ensembles: head, importances, supernet, search, finalists.
 
 The supernet trains one sampled ensemble a step (ensemble_evaluator.py), in as many parts as the space is shrunk, plus
-one; after each part but the last, ensembles are scored and the worst options leave (shrinking.py). Candidates are
+one; after each part but the last, ensembles are scored and the worst options leave (space_shrinking.py). Candidates are
 scored with the shared weights; finalists are cut out, their adapters and heads are trained, and they are tested once.
 """
 
@@ -22,7 +22,7 @@ from archrank.search.trial import Trial
 from archrank.supernet.checkpoint import Checkpoint, load_tensors, save_tensors
 from archrank.supernet.ensemble_evaluator import coinciding_message
 from archrank.supernet.ensembles import ensemble, fine_tune
-from archrank.supernet.shrinking import option_scores, sampled, shrunk
+from archrank.supernet.space_shrinking import option_scores, sampled, shrunk
 from archrank.supernet.training import NonFiniteLoss, Tick, TrainPlan
 
 __all__ = ["EnsemblePhases"]

@@ -102,7 +102,7 @@ def extract(run: Run, trial: Trial | int) -> SubNetwork:
         for i, p in enumerate(new_parameters(base)):
             p.data.copy_(tensors[f"p{i}"])
     own = weights_of(run.path, trial.id)
-    tensors = _read(own if trial.stage != "inherited" else run.path / "supernet.safetensors")
+    tensors = _read(own if own.exists() or trial.stage != "inherited" else run.path / "supernet.safetensors")
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     for name, rank in run.ranks(trial).items():
         A, B = tensors[f"{name}.A"], tensors[f"{name}.B"]
@@ -128,6 +128,8 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--out {folder}: exists and is not an empty folder; nothing was written")
     trial = run.pick(pick, where)
+    if run.kind not in FORMS:
+        raise ConfigError(f"{run.path}: a run of archrank.optimize has no weights; take the trial's sentence")
     what, right = FORMS[run.kind]
     if form not in right:
         raise ConfigError(f"--as {form}: {run.path} searched {what}; take one home as {' or '.join(right)}")
@@ -138,7 +140,7 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
     if run.kind == "ensembles":
         return _take_ensemble(run, trial, form, folder)
     sub = extract(run, trial)
-    with _arriving(folder) as fresh:
+    with arriving(folder) as fresh:
         match form:
             case "peft":
                 sub.save_pretrained(fresh)
@@ -154,7 +156,7 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
 
 
 @contextmanager
-def _arriving(folder: Path) -> Iterator[Path]:
+def arriving(folder: Path) -> Iterator[Path]:
     """A folder beside `folder` to write in, which takes its place when all went well and is gone otherwise."""
     fresh = folder.with_name(folder.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -173,7 +175,7 @@ def _take_encoder(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
     inputs, task, dtype = probe(sub.base), run.config.task or "", run.config.serve_dtype or "fp32"
     with torch.no_grad():
         truth = sub.unmerged().eval()(**inputs).logits.float()
-    with _arriving(folder) as fresh:
+    with arriving(folder) as fresh:
         encoder_export.write_encoder(sub, fresh, form, folder)
         if form == "onnx":
             exact = serving = float((encoder_export.answers(fresh, inputs) - truth).abs().max())
@@ -193,7 +195,7 @@ def _take_ensemble(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
     inputs = probe(module)
     with torch.no_grad():
         truth = module(**inputs).logits.float()
-    with _arriving(folder) as fresh:
+    with arriving(folder) as fresh:
         answer, load = ensemble_export.write_ensemble(module, fresh, form, inputs)
         difference, allowed = float((answer - truth).abs().max()), EXACT * max(1.0, float(truth.abs().max()))
         if not difference <= allowed:
@@ -209,7 +211,7 @@ def _take_ensemble(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
 
 def _take_network(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
     taken = architecture_export.extract_network(run, trial)
-    with _arriving(folder) as fresh:
+    with arriving(folder) as fresh:
         difference = architecture_export.write_network(taken, fresh, form)
         card = architecture_export.network_card(run, trial, taken, form, difference)
         (fresh / "README.md").write_text(card, encoding="utf-8")

@@ -187,7 +187,8 @@ def latest(trials: Iterable[Trial]) -> list[Trial]:
     id), by id.
 
     A failed trial measured nothing, so the stage before it counts; a candidate whose latest values are
-    infeasible is left out. Candidates are told apart by their sentence.
+    infeasible is left out, and so is one whose evaluation was stopped early: its values are estimates. Candidates are
+    told apart by their sentence.
     """
     order = {stage: i for i, stage in enumerate(STAGES)}
     found: dict[str, Trial] = {}
@@ -197,7 +198,7 @@ def latest(trials: Iterable[Trial]) -> list[Trial]:
         held = found.get(t.text)
         if held is None or (order[t.stage], t.id) > (order[held.stage], held.id):
             found[t.text] = t
-    return sorted((t for t in found.values() if t.state == "done"), key=lambda t: t.id)
+    return sorted((t for t in found.values() if t.state == "done" and not t.raced), key=lambda t: t.id)
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ class Shell(ABC):
             raise Interrupted(75, f"stopped after --max-hours {limit}")
 
     def _show(self, done: int) -> None:
-        points = [t for t in self.study.trials if t.state == "done"]
+        points = [t for t in self.study.trials if t.state == "done" and not t.raced]
         quality = self._asked.objectives[0]
         best = min((t.values[quality.name] for t in points), key=lambda v: v * quality.sign, default=None)
         volume = None if self.scale is None else self.scale.hypervolume(points)

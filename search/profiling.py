@@ -23,6 +23,7 @@ import torch.nn.functional as F
 
 from archrank.grammar.workload import FORMS, completed, dtype_bytes
 from archrank.predictors import Profile
+from archrank.search.kits.measure import set_precision
 from archrank.search.measuring import best_device, timed, torch_dtype
 
 __all__ = ["Row", "cases", "measure", "profile"]
@@ -86,6 +87,7 @@ def cases(dtypes: tuple[str, ...], kind: str) -> list[Case]:
 
 def measure(case: Case, where: torch.device) -> Row:
     """Times one op with random operands."""
+    set_precision(case.dtype)
     ms = sorted(timed(_work(case, where), where))
     middle = ms[len(ms) // 2]
     dims = {name: int(size) for name, size in completed(case.op, case.dims).items()}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from archrank import grammar
 from archrank.grammar import ops
-from archrank.search.config import ConfigError, RunConfig, read_toml
+from archrank.search.config import ConfigError, RunConfig, read_share, read_toml
 from archrank.search.errors import NothingFeasible
 from archrank.search.expression import parse_where
 from archrank.search.objective import Objective, parse_objective
@@ -57,6 +57,8 @@ class Run:
     path: Path
     config: RunConfig
     contents: Contents
+    given: grammar.Space | None = None
+    """The space of a run that has no folder."""
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -105,15 +107,15 @@ class Run:
 
     def front(self, where: str | Sequence[str] = ()) -> ParetoFront:
         """What can be taken home now: each candidate at its latest stage, dominated ones left out."""
-        names = [*self.trials[0].values] if self.trials else None
+        names = list(dict.fromkeys(name for t in self.trials for name in t.values)) or None
         texts = [where] if isinstance(where, str) else where
         constraints = [c for text in (*self.config.where, *texts) for c in parse_where(text, names)]
         return ParetoFront.of(latest(self.trials), self.objectives, constraints)
 
     @property
     def kind(self) -> str:
-        """What its candidates are: `adapters` of a base, `architectures`, `encoders` cut from a base, or
-        `ensembles` of such.
+        """What its candidates are: `adapters` of a base, `architectures`, `encoders` cut from a base, `ensembles` of
+        such, or whatever a user's `function` prices (`archrank.optimize`).
         """
         return str(self.header.get("kind", "adapters"))
 
@@ -122,9 +124,19 @@ class Run:
         """Whether its candidates are networks and not parts of a base."""
         return self.kind == "architectures"
 
+    @property
+    def on_base(self) -> bool:
+        """Whether its candidates are parts of a base, described by what they do to its modules."""
+        return self.kind not in ("architectures", "function")
+
     @cached_property
     def space(self) -> grammar.Space:
         """The space as it was searched: the run's own copy, bound to the base's modules."""
+        if self.given is not None:
+            return self.given
+        if self.kind == "function" and not self.header["sites"]:
+            space = grammar.load(str(self.path / "space.lark"))
+            return space.with_input(self.header["input"]) if self.header["input"] else space
         if self.is_architecture_run:
             for file in self.config.ops:
                 ops.load_file(file)
@@ -169,11 +181,26 @@ class Run:
         """`knee`, `best:OBJECTIVE`, `within:0.5%` of the front under `where`, or any finished trial by its id."""
         if which.isdigit():
             return self.trial(int(which))
+        if which.startswith("within:") and not self.is_architecture_run and (found := self._shown_within(which, where)):
+            return found
         front = self.front(where)
         if not len(front):
             asked = " and ".join([*self.config.where, *([where] if isinstance(where, str) else where)])
             raise NothingFeasible(f"no finished trial meets {asked or 'the run'}: there is nothing to extract")
         return front.pick(which)
+
+    def _shown_within(self, which: str, where: str | Sequence[str]) -> Trial | None:
+        """The smallest finalist whose paired interval stays within the share of r_max, as the verdict has it; None
+        where no finalist does or none was trained.
+        """
+        from archrank.search.verdict import compared, within_share
+
+        share = read_share("--pick within", which.removeprefix("within:"))
+        texts = [where] if isinstance(where, str) else where
+        asked = [c for text in texts for c in parse_where(text)]
+        found = [c for c in compared(self) if all(a.name in c.trial.values and a.holds(c.trial.values) for a in asked)]
+        best = within_share(found, share)
+        return best.trial if best else None
 
     @cached_property
     def verdict(self) -> str:
@@ -213,7 +240,7 @@ class Run:
         """
         constants = self.header["constants"]
         rows = self.records(front)
-        described = None if self.is_architecture_run else {t.id: self.describe(t) for t in front}
+        described = {t.id: self.describe(t) for t in front} if self.on_base else None
         axes = [(o.name, o.direction, o.unit) for o in self.objectives]
         heading = "layers" if self.kind in ("encoders", "ensembles") else "adapters"
         text = front_table(rows, axes, described=described, description=heading) + "\n"
@@ -228,6 +255,8 @@ class Run:
         Of an architecture search a network: a finalist's with its trained weights, any other's with the shared weights
         as the search left them.
         """
+        if self.kind == "function":
+            raise ConfigError(f"{self.path}: a run of archrank.optimize has no weights; take the trial's sentence")
         if self.is_architecture_run:
             from archrank.search.architecture_export import extract_network
 

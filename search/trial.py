@@ -40,6 +40,13 @@ class Trial:
     parent: int | None = None
     extra: Mapping[str, object] = field(default_factory=dict, hash=False)
 
+    @property
+    def raced(self) -> bool:
+        """Whether the evaluation stopped early because others were better for certain: its quality is an estimate, and
+        it stands on no front.
+        """
+        return "raced" in self.extra
+
     def to_json(self) -> dict[str, object]:
         """The record, keys of `extra` beside the others; strict JSON (no nan). What is absent is left out."""
         record: dict[str, object] = {

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from archrank.supernet import policies as policies
+    from archrank.supernet import proxies as proxies
     from archrank.supernet.bank import Bank
+    from archrank.supernet.canonical_form import canonical
     from archrank.supernet.cut_export import load_cut
     from archrank.supernet.cut_network import CutNetwork
     from archrank.supernet.elastic_encoder import ElasticEncoder
@@ -37,6 +39,7 @@ __all__ = [
     "Sandwich",
     "SubNetwork",
     "build",
+    "canonical",
     "elastic",
     "ensemble",
     "evaluation_methods",
@@ -44,6 +47,7 @@ __all__ = [
     "load_cut",
     "load_ensemble",
     "policies",
+    "proxies",
     "train_population",
     "train_sandwich",
     "workload",
@@ -59,6 +63,7 @@ _HOME = {
     "Ensemble": "ensembles",
     "Network": "networks",
     "build": "networks",
+    "canonical": "canonical_form",
     "elastic": "net",
     "EnsembleEvaluator": "ensemble_evaluator",
     "ensemble": "ensembles",
@@ -77,6 +82,6 @@ _HOME = {
 def __getattr__(name: str) -> object:
     if name in _HOME:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    if name in ("policies", "adapters"):
+    if name in ("policies", "adapters", "proxies"):
         return import_module(f"{__name__}.{name}")
     raise AttributeError(f"archrank.supernet has no {name!r}; there are: {', '.join(__all__)}")

@@ -21,7 +21,7 @@ from archrank.supernet.encoders import encoder_layers
 from archrank.supernet.modules import target_modules
 from archrank.supernet.quiet import quiet_transformers
 
-__all__ = ["EMBEDDED", "Base", "BaseModelError", "check_base", "load_base", "module_shapes"]
+__all__ = ["EMBEDDED", "Base", "BaseModelError", "check_base", "check_layers", "load_base", "module_shapes"]
 
 EMBEDDED = Path(__file__).parent / "bases" / "digits_vit"
 """The base of the default run: a tiny ViT for 8 × 8 digits, made by benchmarks/make_digits_base.py."""
@@ -132,14 +132,19 @@ def layer_shapes(name_or_path: str | None) -> dict[str, EncoderLayer]:
     return encoder_layers(_bare(name_or_path))
 
 
-def _bare(name_or_path: str | None) -> nn.Module:
-    """The model of a base without weights."""
+def check_layers(name_or_path: str | None) -> None:
+    """EncoderError, before any weight is read, for a base whose layers do not show heads and FFN, whatever its head."""
+    encoder_layers(_bare(name_or_path, any_head=True))
+
+
+def _bare(name_or_path: str | None, *, any_head: bool = False) -> nn.Module:
+    """The model of a base without weights; any_head: the encoder without the head of its task."""
     import transformers
 
     path = Path(name_or_path).resolve() if name_or_path and Path(name_or_path).exists() else None
     place = str(EMBEDDED if name_or_path is None else path or name_or_path)
     config = _config(place, name_or_path)
-    cls = getattr(transformers, tasks.load(_task_of(config, place)).auto_class)
+    cls = getattr(transformers, "AutoModel" if any_head else tasks.load(_task_of(config, place)).auto_class)
     with quiet_transformers(), torch.device("meta"):
         model: nn.Module = cls.from_config(config)
     return model

@@ -24,6 +24,7 @@ from archrank.supernet.adapters.lora import LoRA
 from archrank.supernet.cut_network import CutNetwork
 from archrank.supernet.cutting import LayerCut, kept_rows
 from archrank.supernet.encoders import ROLES, EncoderError, LayerModules, find_layers
+from archrank.supernet.evaluation import EvaluationError, rows_of
 from archrank.supernet.importance import WANTED, ImportanceError, Order, measure
 from archrank.supernet.net import ConfigurationError
 
@@ -234,6 +235,31 @@ class ElasticEncoder(nn.Module):
                     del vars(linear)["forward"]
                 else:
                     vars(linear)["forward"] = before
+
+    def evaluate(
+        self, configs: Sequence[EncoderConfig], data: Sequence[Mapping[str, Tensor]], method: str = "auto"
+    ) -> Tensor:
+        """`(n,)` mean losses over the rows of `data` (batches with labels), one for each configuration; fp64.
+
+        One sub-network after the other (`loop`), which is what `auto` picks: cut layers cannot be stacked. The
+        selection and the training mode are left as they were. Errors: EvaluationError for another method or data
+        without labels or rows.
+        """
+        if method not in ("auto", "loop"):
+            raise EvaluationError(f"method {method!r}: cut encoders are evaluated one after the other, by auto or loop")
+        counts, modes = rows_of(data), [(module, module.training) for module in self.modules()]
+        chosen = [self.choices(config) for config in configs]
+        losses = torch.zeros(len(chosen), len(data), dtype=torch.float64)
+        self.eval()
+        try:
+            with torch.no_grad():
+                for i, choices in enumerate(chosen):
+                    with self.attached(choices):
+                        losses[i] = torch.stack([self.base(**batch).loss.double().cpu() for batch in data])
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        return losses @ counts / counts.sum()
 
     # -- sub-networks -----------------------------------------------------------------------------------------------
 

@@ -5,8 +5,9 @@ Every method gives the loop's losses; docs/supernet.md says when each is the fas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -15,13 +16,24 @@ from torch import Tensor
 from archrank.supernet import costs
 from archrank.supernet.chain import NoChain
 from archrank.supernet.fingerprint import fingerprint
+from archrank.supernet.narrow import COMPUTE_DTYPES, fitting_dtype, narrowed, narrowed_batch
 from archrank.supernet.population import Population, Vector, Way, distinct_nodes
-from archrank.supernet.racing import Race, Raced, RaceError, dropped, looks
 
 if TYPE_CHECKING:
     from archrank.supernet.net import Config, Elastic
+    from archrank.supernet.racing import Race
 
-__all__ = ["EvaluationError", "evaluate", "evaluation_methods", "race_population", "read_population"]
+__all__ = [
+    "EvaluationError",
+    "Evaluator",
+    "evaluate",
+    "evaluation_methods",
+    "loss_of",
+    "read_in_turn",
+    "read_population",
+    "rows_of",
+    "stacked",
+]
 
 T = TypeVar("T")
 
@@ -29,6 +41,10 @@ STATE_BYTES = 1 << 28
 """Hidden states in flight."""
 WEIGHT_BYTES = 1 << 30
 """Merged weights at a time."""
+MERGED_ERROR = 3e-7
+"""Of a loss, times its size where that is above 1: with three probes below it, the largest of a hundred candidates
+stays below 1e-6.
+"""
 
 
 class EvaluationError(ValueError):
@@ -39,9 +55,9 @@ def evaluation_methods() -> tuple[str, ...]:
     """The exact ways to evaluate a population.
 
     `loop` runs one sub-network after the other; `gated` stacks candidates along the rows, one gate row each;
-    `premerged` runs W + ΔW, merged in fp32 once for each module and rank; `resume` runs a candidate from the first
-    layer in which it differs from one that was run before, in this call or an earlier one. The last three run a prefix
-    that candidates share once.
+    `premerged` runs W + ΔW, merged in fp32 once for each module and rank (the branch where a probe shows that this
+    rounds losses by more than 3e-7); `resume` runs a candidate from the first layer in which it differs from one that
+    was run before, in this call or an earlier one. The last three run a prefix that candidates share once.
     """
     return ("loop", "gated", "premerged", "resume")
 
@@ -52,19 +68,22 @@ def evaluate(
     data: Sequence[Mapping[str, Tensor]],
     method: str = "auto",
     race: Race | None = None,
+    compute_dtype: str = "fp32",
 ) -> Tensor:
     """`(n,)` mean losses: Σ rows · loss(batch) / Σ rows for each configuration, in fp64; the base model's own loss.
 
-    `race`: hopeless candidates are stopped early and get inf (`race_population` has their estimates). Errors:
-    EvaluationError for an unknown method, a method that this base does not allow, data without labels or rows;
+    `race`: hopeless candidates are stopped early and get inf (`race_evaluation.race_population` has their estimates).
+    Errors: EvaluationError for an unknown method, a method that this base does not allow, data without labels or rows;
     ConfigurationError for a configuration that the net does not hold.
     """
     if race is not None:
-        raced = race_population(net, configs, data, race, method)
+        from archrank.supernet.race_evaluation import race_population
+
+        raced = race_population(net, configs, data, race, method, compute_dtype)
         return torch.where(raced.dropped, torch.inf, raced.losses)
-    rows = _rows(data)
-    each = read_population(net, configs, data, _loss, method)
-    return torch.stack([_stacked(row) @ rows / rows.sum() for row in each]) if configs else rows[:0]
+    rows = rows_of(data)
+    each = read_population(net, configs, data, loss_of, method, compute_dtype)
+    return torch.stack([stacked(row) @ rows / rows.sum() for row in each]) if configs else rows[:0]
 
 
 def read_population(
@@ -73,58 +92,46 @@ def read_population(
     data: Sequence[Mapping[str, Tensor]],
     read: Callable[[Any, int], T],
     method: str = "auto",
+    compute_dtype: str = "fp32",
 ) -> list[list[T]]:
     """`read(answer, place of the batch)` of the base's answer for each configuration (outer) and batch (inner), without
     gradients, in evaluation mode.
     """
-    with _Evaluator(net, method, data).opened() as evaluator:
+    with Evaluator(net, method, data, compute_dtype).opened() as evaluator:
         vectors = evaluator.vectors(configs)
         columns = [evaluator.batch(vectors, i, batch, read) for i, batch in enumerate(data)]
     return [list(row) for row in zip(*columns, strict=True)] if configs else []
 
 
-def race_population(
-    net: Elastic, configs: Sequence[Config], data: Sequence[Mapping[str, Tensor]], race: Race, method: str = "auto"
-) -> Raced:
-    """Evaluates block by block and drops candidates as `race` says; survivors get their whole-set means."""
-    if race.costs is not None and len(race.costs) != len(configs):
-        raise RaceError(f"{len(race.costs)} tuples of costs for {len(configs)} configurations: give one for each")
-    _rows(data)
-    blocks = [part for batch in data for part in _parts(batch, race.block_rows)]
-    order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(race.seed)).tolist()
-    blocks = [blocks[i] for i in order]
-    rows = _rows(blocks)
-    n, stops = len(configs), set(looks(len(blocks)))
-    seen = torch.zeros(n, len(blocks), dtype=torch.float64)
-    spent, beaten_by = torch.zeros(n, dtype=torch.int64), torch.full((n,), -1)
-    ended = torch.full((n,), len(blocks))
-    with _Evaluator(net, method, blocks).opened() as evaluator:
-        vectors = evaluator.vectors(configs)
-        for k, block in enumerate(blocks, 1):
-            alive = (beaten_by < 0).nonzero().flatten()
-            seen[alive, k - 1] = _stacked(evaluator.batch([vectors[i] for i in alive.tolist()], k - 1, block, _loss))
-            spent[alive] += int(rows[k - 1])
-            if k in stops:
-                verdict = dropped(seen[:, :k], beaten_by < 0, len(blocks), race)
-                ended[verdict >= 0] = k
-                beaten_by = torch.where(verdict >= 0, verdict, beaten_by)
-    losses = seen @ rows / rows.sum()
-    # a rival was dropped later than the one it beat, or not at all: its own estimate is ready first
-    for i in sorted((beaten_by >= 0).nonzero().flatten().tolist(), key=lambda i: -int(ended[i])):
-        k, rival = int(ended[i]), int(beaten_by[i])
-        losses[i] = losses[rival] + (seen[i, :k] - seen[rival, :k]) @ rows[:k] / rows[:k].sum()
-    return Raced(losses, spent, beaten_by >= 0)
+def read_in_turn(
+    net: Elastic,
+    config: Config,
+    data: Sequence[Mapping[str, Tensor]],
+    read: Callable[[Any, int], T],
+    method: str = "auto",
+    compute_dtype: str = "fp32",
+) -> Generator[T, None, None]:
+    """`read_population` of one configuration, batch by batch as the caller asks for more; close it to stop early."""
+    with Evaluator(net, method, data, compute_dtype).opened() as evaluator:
+        vectors = evaluator.vectors([config])
+        for i, batch in enumerate(data):
+            yield evaluator.batch(vectors, i, batch, read)[0]
 
 
-class _Evaluator:
+class Evaluator:
     """One call: the way that was picked, and what its batches share."""
 
-    def __init__(self, net: Elastic, method: str, data: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(
+        self, net: Elastic, method: str, data: Sequence[Mapping[str, Tensor]], compute_dtype: str = "fp32"
+    ) -> None:
         if method not in ("auto", *evaluation_methods()):
             raise EvaluationError(
                 f"no evaluation method {method!r}; there are: auto, {', '.join(evaluation_methods())}"
             )
-        self.net, self.method = net, method
+        if compute_dtype not in COMPUTE_DTYPES:
+            raise EvaluationError(f"no compute dtype {compute_dtype!r}; there are: {', '.join(COMPUTE_DTYPES)}")
+        self.narrow = (fitting_dtype(net.base) if compute_dtype == "auto" else compute_dtype) == "bf16"
+        self.net, self.method = narrowed(net) if self.narrow else net, method
         self.device = next(net.base.parameters()).device
         self.population: Population | None = None
         self.stackable = False
@@ -132,7 +139,7 @@ class _Evaluator:
         self.first = data[0] if data else {}
 
     @contextmanager
-    def opened(self) -> Iterator[_Evaluator]:
+    def opened(self) -> Iterator[Evaluator]:
         """Evaluation mode without gradients; every module's mode is put back."""
         modes = [(m, m.training) for m in self.net.modules() if m.training]
         self.net.eval()
@@ -183,6 +190,8 @@ class _Evaluator:
         if self.way is None:
             # once for all batches: a way of its own for each would be another rounding in each
             self.way = self._pick(vectors, inputs)
+            if self.way.merged and not self._merges(inputs):
+                self.way = replace(self.way, merged=False)
         key = fingerprint(inputs[k] for k in sorted(inputs)) if self.way.keep else place
         return self.population.run(vectors, inputs, key, lambda answer: read(answer, place), self.way)
 
@@ -195,16 +204,37 @@ class _Evaluator:
             return costs.choose(self.device.type, tokens, distinct_nodes(chain, vectors), stackable=self.stackable)
         if self.method == "gated":
             return Way(copies=costs.copies(self.device.type, tokens))
+        if self.method == "premerged" and self.stackable and self.device.type == "cuda":
+            # calls cost more than products there: each stacked candidate picks its weight inside one call
+            return Way(copies=costs.copies("cuda", tokens), merged=True)
         return Way(merged=self.method == "premerged", keep=True)
+
+    def _merges(self, inputs: Mapping[str, Tensor]) -> bool:
+        """Whether W + ΔW gives the branch's losses within `MERGED_ERROR`, tried once for these weights.
+
+        Both are fp32 roundings of one number; how far they are apart depends on how the base amplifies, up to several
+        times 10⁻⁶ where weights are large. Probed are the largest rank, the half and 1 in every module.
+        """
+        assert self.population is not None
+        states = self.net.states
+        if states.merges is None:
+            full = [adapter.rank for _, adapter in self.net.items()]
+            probes = [tuple(max(1, r // part) for r in full) for part in (1, 2, max(full, default=1))]
+            told = [self.population.run(probes, inputs, 0, _told, Way(merged=merged)) for merged in (True, False)]
+            states.merges = all(
+                bool(((a - b).abs() <= MERGED_ERROR * b.abs().clamp(min=1)).all()) for a, b in zip(*told, strict=True)
+            )
+        return states.merges
 
     def _spectrum(self, vector: Vector) -> Tensor:
         return self.net.spectrum_of(dict(zip(self.net.names, vector, strict=True))).to(self.device)
 
     def _moved(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {k: v.to(self.device) for k, v in batch.items()}
+        moved = {k: v.to(self.device) for k, v in batch.items()}
+        return narrowed_batch(moved) if self.narrow else moved
 
 
-def _loss(answer: Any, place: int) -> Tensor:
+def loss_of(answer: Any, place: int) -> Tensor:
     loss = getattr(answer, "loss", None)
     if not isinstance(loss, Tensor):
         raise EvaluationError(
@@ -214,12 +244,21 @@ def _loss(answer: Any, place: int) -> Tensor:
     return loss
 
 
-def _stacked(losses: Sequence[Tensor]) -> Tensor:
+def _told(answer: Any) -> Tensor:
+    """The loss, or the logits over the largest of them where there are no labels."""
+    loss = getattr(answer, "loss", None)
+    if isinstance(loss, Tensor):
+        return loss.double().cpu()
+    logits: Tensor = answer.logits
+    return (logits / logits.abs().max()).double().cpu()
+
+
+def stacked(losses: Sequence[Tensor]) -> Tensor:
     """One read of the device for all."""
     return torch.stack(list(losses)).double().cpu()
 
 
-def _rows(data: Sequence[Mapping[str, Tensor]]) -> Tensor:
+def rows_of(data: Sequence[Mapping[str, Tensor]]) -> Tensor:
     """Rows of each batch, fp64."""
     for i, batch in enumerate(data):
         if "labels" not in batch:
@@ -230,8 +269,3 @@ def _rows(data: Sequence[Mapping[str, Tensor]]) -> Tensor:
     if not rows.sum() > 0:
         raise EvaluationError(f"{len(data)} batches with no row in them: there is nothing to evaluate on")
     return rows
-
-
-def _parts(batch: Mapping[str, Tensor], rows: int) -> list[Mapping[str, Tensor]]:
-    total = len(batch["labels"])
-    return [{k: v[low : low + rows] for k, v in batch.items()} for low in range(0, total, rows)]

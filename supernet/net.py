@@ -132,8 +132,9 @@ class Elastic(nn.Module):
         self._selected: Tensor | None = None
         self.states = StateCache(KEPT_BYTES)
         self._chain: tuple[Chain, bool] | NoChain | None = None
+        self.narrow: tuple[int, Elastic] | None = None
         # shared with slices: the net and spectrum of the last forward, which a checkpointed layer is recomputed under
-        self._live: list[tuple[Elastic, Tensor | None]] = [(self, None)]
+        self._live: list[tuple[Elastic, Tensor | None, Tensor | None]] = [(self, None, None)]
         device = next(base.parameters()).device
         self.adapters.to(device)
 
@@ -190,25 +191,25 @@ class Elastic(nn.Module):
 
     # -- forward ----------------------------------------------------------------------------------------------------
 
-    def forward(self, *, spectrum: Tensor | None = None, **inputs: Tensor) -> object:
+    def forward(self, *, spectrum: Tensor | None = None, mask: Tensor | None = None, **inputs: Tensor) -> object:
         """The base's own output with the adapters added; `spectrum` `(samples | 1, modules, r_max)` goes before what
-        `select` set.
+        `select` set, `mask` of the same shape says which components the gradient reaches.
         """
         spectrum = self._selected if spectrum is None else spectrum
-        self._live[0] = (self, spectrum)
-        with self.attached(spectrum):
+        self._live[0] = (self, spectrum, mask)
+        with self.attached(spectrum, mask):
             answer: object = self.base(**inputs)
         return answer
 
     @contextmanager
-    def attached(self, spectrum: Tensor | None) -> Iterator[None]:
+    def attached(self, spectrum: Tensor | None, mask: Tensor | None = None) -> Iterator[None]:
         """The adapters hang on the base's modules inside this block and nowhere else."""
         handles: list[RemovableHandle] = []
         try:
             for i, (target, adapter) in enumerate(zip(self._targets, self.adapters, strict=True)):
                 assert isinstance(adapter, AdapterFamily)
-                c = None if spectrum is None else spectrum[:, i, : adapter.rank]
-                handles.append(target.register_forward_hook(_branch(adapter, c)))
+                c, w = (None if t is None else t[:, i, : adapter.rank] for t in (spectrum, mask))
+                handles.append(target.register_forward_hook(_branch(adapter, c, w)))
             yield
         finally:
             for handle in handles:
@@ -227,8 +228,8 @@ class Elastic(nn.Module):
             )
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            net, spectrum = self._live[0]
-            return nullcontext(), net.attached(spectrum)
+            net, spectrum, mask = self._live[0]
+            return nullcontext(), net.attached(spectrum, mask)
 
         enable(gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": contexts})
 
@@ -239,6 +240,19 @@ class Elastic(nn.Module):
         small = Elastic(self.base, {n: self._adapter(n).sliced(r) for n, r in self.ranks(config).items()}, self.space)
         small._live = self._live
         return small
+
+    def gathered(self, support: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """{module: (A (r, in), B (out, r))} of the components with c_j ≠ 0 of a spectrum `(modules, r_max)`, c folded
+        into B: the same function, for any support. Modules without a component are absent.
+        """
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        for c, (name, adapter) in zip(support, self.items(), strict=True):
+            A, B = adapter.lora_factors()
+            weights = c[: len(A)].to(A.device)
+            kept = weights.nonzero().flatten()
+            if len(kept):
+                found[name] = A[kept], B[:, kept] * weights[kept]
+        return found
 
     def extract(self, config: Config) -> SubNetwork:
         """The sub-network to take home: `.module`, `.save_pretrained`, `.save_merged`."""
@@ -251,15 +265,17 @@ class Elastic(nn.Module):
         data: Sequence[Mapping[str, Tensor]],
         method: str = "auto",
         race: Race | None = None,
+        compute_dtype: str = "fp32",
     ) -> Tensor:
         """`(n,)` mean losses over the rows of `data` (batches with labels), one for each configuration; fp64.
 
         Methods: `evaluation_methods()`; `auto` picks one. `race`: stops hopeless candidates early, whose entries are
-        inf. The selection and the training mode are left as they were.
+        inf. `compute_dtype`: fp32 for the base as it is, bf16 for a copy of it in bf16, auto for that where the CPU has
+        AMX (narrow.py). The selection and the training mode are left as they were.
         """
         from archrank.supernet.evaluation import evaluate
 
-        return evaluate(self, configs, data, method, race)
+        return evaluate(self, configs, data, method, race, compute_dtype)
 
     @property
     def targets(self) -> Sequence[nn.Module]:
@@ -283,9 +299,11 @@ class Elastic(nn.Module):
         raise self._chain
 
 
-def _branch(adapter: AdapterFamily, c: Tensor | None) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+def _branch(
+    adapter: AdapterFamily, c: Tensor | None, w: Tensor | None
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        added: Tensor = output + adapter(args[0], c).to(output.dtype)
+        added: Tensor = output + adapter(args[0], c, w).to(output.dtype)
         return added
 
     return add

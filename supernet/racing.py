@@ -1,11 +1,21 @@
 """Early stopping of hopeless candidates over blocks of validation rows, with a bound on wrong drops.
 
-Candidate c is dropped at a look after k of K blocks once `keep` rivals are each better by a paired one-sided t-test:
+**Certain** (error = 0). Where no row's loss is negative (cross-entropy, squared error), what a candidate lost on the
+rows that it has seen is a lower bound of what it loses on all of them:
+
+    Σ_{seen} loss_c  >  Σ_{all} loss_r   ⇒   c loses more than r
+
+so c is dropped once `keep` rivals that have seen every row lose less in all than c has lost already. Nothing is
+estimated, and no drop is wrong. The hardest rows come first (by the losses of a pilot, which decide about rows read and
+about nothing else): a few rows carry most of the loss of trained candidates.
+
+**Sampled** (0 < error < 1). Blocks come in a random order, and c is dropped at a look after k of K blocks once `keep`
+rivals are each better by a paired one-sided t-test:
 
     t = d̄ / (s_d / √k · √(1 − k / K)) > t_{k−1}(1 − α),   d_j = loss_{c,j} − loss_{r,j},   α = error / (n_r · looks)
 
-with n_r the rivals of c. The blocks come in a random order, so that they are a sample without replacement of the
-whole set (hence the finite-population factor), and the whole set's mean is what is estimated.
+with n_r the rivals of c. The blocks are a sample without replacement of the whole set (hence the finite-population
+factor), and the whole set's mean is what is estimated.
 
 Bound: let c be among the true best `keep`, that is, fewer than `keep` rivals have a smaller whole-set mean. To be
 dropped, at least one of the pairwise tests must call a rival better that is not. By Bonferroni over rivals and looks
@@ -26,7 +36,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-__all__ = ["Race", "RaceError", "Raced", "dropped", "looks", "t_quantile"]
+__all__ = ["Race", "RaceError", "Raced", "dropped", "leading", "looks", "outdone", "t_quantile"]
 
 
 class RaceError(ValueError):
@@ -37,14 +47,15 @@ class RaceError(ValueError):
 class Race:
     """How candidates are dropped.
 
-    keep: how many of the best must survive; error: the bound on the chance that one of them is dropped; costs: one
-    tuple for each candidate (smaller is better), by which only a rival that costs no more in any of them counts, so
-    that with keep = 1 the front's members are what survives; block_rows: rows between two looks at the earliest;
-    seed: of the blocks' order.
+    keep: how many of the best must survive; error: the bound on the chance that one of them is dropped, 0 for a race
+    that drops for certain (losses of at least 0 only); costs: one tuple for each candidate (smaller is better), by
+    which only a rival that costs no more in any of them counts, so that with keep = 1 the front's members are what
+    survives; block_rows: rows between two looks at the earliest;
+    seed: of the blocks' order where they are sampled.
     """
 
     keep: int = 1
-    error: float = 0.05
+    error: float = 0.0
     costs: Sequence[Sequence[float]] | None = None
     block_rows: int = 32
     seed: int = 0
@@ -52,8 +63,10 @@ class Race:
     def __post_init__(self) -> None:
         if self.keep < 1:
             raise RaceError(f"keep {self.keep} must be at least 1: a race that may drop every candidate finds nothing")
-        if not 0 < self.error < 1:
-            raise RaceError(f"error {self.error} must lie between 0 and 1: it bounds the chance of a wrong drop")
+        if not 0 <= self.error < 1:
+            raise RaceError(
+                f"error {self.error} must be 0 or lie between 0 and 1: it bounds the chance of a wrong drop"
+            )
         if self.block_rows < 1:
             raise RaceError(f"block_rows {self.block_rows} must be at least 1")
 
@@ -62,13 +75,15 @@ class Race:
 class Raced:
     """What a race found: losses `(n,)`, the rows that each candidate was evaluated on `(n,)`, who was dropped `(n,)`.
 
-    The loss of a dropped candidate is an estimate: the whole-set mean of a rival that beat it plus their mean
-    difference on the blocks that both saw.
+    The loss of a dropped candidate is an estimate: of sampled blocks, the whole-set mean of a rival that beat it plus
+    their mean difference on the blocks that both saw; of the hardest blocks, what it lost on them over the share of its
+    loss that a pilot has on them, which is rough. pilot_rows: rows that the pilot read.
     """
 
     losses: Tensor
     rows: Tensor
     dropped: Tensor
+    pilot_rows: int = 0
 
 
 def looks(blocks: int) -> tuple[int, ...]:
@@ -103,6 +118,25 @@ def dropped(seen: Tensor, alive: Tensor, blocks: int, race: Race) -> Tensor:
             best = torch.where(beaten[row], mean[row], -math.inf).argmax()
             verdict[who] = index[best]
     return verdict
+
+
+def outdone(sums: Tensor, whole: Tensor, race: Race) -> Tensor:
+    """`(n,)` for each candidate a rival that settles its drop for certain, −1 where there is none.
+
+    sums `(n,)`: Σ of the losses on the rows seen; whole `(n,)`: who has seen all rows.
+    """
+    beats = _rivals(race, torch.arange(len(sums))) & whole & (sums[None] < sums[:, None])
+    enough = (beats.sum(1) >= race.keep) & ~whole
+    best = torch.where(beats, sums[None], torch.inf).argmin(1) if len(sums) else torch.empty(0, dtype=torch.int64)
+    return torch.where(enough, best, -1)
+
+
+def leading(sums: Tensor, alive: Tensor, race: Race) -> Tensor:
+    """`(n,)` whether fewer than `keep` rivals do better on the rows that all of them have seen: whom to see whole
+    first, so that the others can be measured against them.
+    """
+    beats = _rivals(race, torch.arange(len(sums))) & alive & (sums[None] < sums[:, None])
+    return alive & (beats.sum(1) < race.keep)
 
 
 def _rivals(race: Race, index: Tensor) -> Tensor:

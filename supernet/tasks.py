@@ -54,14 +54,20 @@ class Task:
         """Sums over rows, or over labelled tokens where per_token: their quotients are the mean loss and the accuracy
         of a data set.
         """
+        loss, correct, count = self.row_totals(logits, batch).sum(0).tolist()
+        return Totals(loss, correct, count)
+
+    def row_totals(self, logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """`(n, 3)`, fp64 on the CPU: the three sums of each row."""
         if not self.per_token:
             labels = batch["labels"]
-            losses = self.row_losses(logits, batch)
-            return Totals(float(losses.double().sum()), float((logits.argmax(-1) == labels).sum()), float(len(labels)))
+            right = logits.argmax(-1) == labels
+            each = (self.row_losses(logits, batch), right, torch.ones_like(right))
+            return torch.stack([t.double() for t in each], 1).cpu()
         losses, labels = self._tokens(logits, batch)
         asked = labels != IGNORED
         right = (logits[:, :-1].argmax(-1) == labels) & asked
-        return Totals(float(losses.double().sum()), float(right.sum()), float(asked.sum()))
+        return torch.stack([t.double().sum(1) for t in (losses, right, asked)], 1).cpu()
 
     def _tokens(self, logits: Tensor, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         labels = batch["labels"][:, 1:]

@@ -76,7 +76,7 @@ def trace(base_model: nn.Module, *, batch: int = 1, seq: int = 128) -> Trace:
     `WorkloadError` for a batch or seq below 1, a seq beyond the model's positions, or a model whose input is
     neither `input_ids` nor `pixel_values`.
     """
-    inputs = _inputs(base_model, batch, seq)
+    inputs = example(base_model, batch, seq)
     recorder = _Recorder({id(module): name for name, module in base_model.named_modules()})
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True) as fake:
         faked = {name: fake.from_tensor(tensor) for name, tensor in inputs.items()}
@@ -180,7 +180,8 @@ def _shape(module: nn.Module) -> tuple[int, int] | None:
     return None
 
 
-def _inputs(model: nn.Module, batch: int, seq: int) -> dict[str, torch.Tensor]:
+def example(model: nn.Module, batch: int, seq: int) -> dict[str, torch.Tensor]:
+    """An input of zeros: `input_ids` (batch, seq), or `pixel_values` as the configuration says; errors of `trace`."""
     for name, size in (("batch", batch), ("seq", seq)):
         if size < 1:
             raise WorkloadError(f"{name} = {size}, but it is at least 1")

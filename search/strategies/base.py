@@ -17,7 +17,7 @@ from archrank.search.trial import Trial
 if TYPE_CHECKING:
     from archrank.grammar import Derivation, Space
 
-__all__ = ["Factory", "Fresh", "Past", "Strategy", "StrategyError", "generator", "violation"]
+__all__ = ["Factory", "Fresh", "Past", "Sentences", "Strategy", "StrategyError", "generator", "violation"]
 
 ENUMERATED = 20_000  # spaces up to this size are listed when variation and sampling find nothing new
 _TRIES = 30
@@ -77,10 +77,15 @@ class Past:
         self._rows: list[list[float]] = []
 
     def update(self, history: Sequence[Trial]) -> None:
-        """Takes in a history; those equal to the last one's are skipped."""
-        k = len(self._trials)
-        if len(history) < k or list(history[:k]) != self._trials:
-            self.keys, self.measured, self._trials, self._rows, k = set(), [], [], [], 0
+        """Takes in a history; what it shares with the last one is skipped."""
+        k = min(len(self._trials), len(history))
+        if self._trials[:k] != history[:k] or k < len(self._trials):
+            pairs = zip(self._trials, history, strict=False)
+            k = next((i for i, (old, new) in enumerate(pairs) if old != new), k)
+            del self._trials[k:]
+            left = sum(t.state in ("done", "infeasible") for t in self._trials)
+            del self.measured[left:], self._rows[left:]
+            self.keys = {t.key for t in self._trials}
         for trial in history[k:]:
             self.keys.add(trial.key)
             self._trials.append(trial)
@@ -95,6 +100,28 @@ class Past:
     def violations(self) -> NDArray[np.float64]:
         """(measured,): 0 for trials that are done."""
         return np.array([violation(t) for t in self.measured], dtype=np.float64)
+
+
+class Sentences:
+    """Sentences as candidates, each read once; None for one told from outside that the space does not have."""
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._read: dict[str, Derivation | None] = {}
+
+    def __call__(self, text: str) -> Derivation | None:
+        """The candidate of a sentence."""
+        if text not in self._read:
+            try:
+                self._read[text] = self._space.parse(text)
+            except ValueError:
+                self._read[text] = None
+        return self._read[text]
+
+    def add(self, d: Derivation) -> Derivation:
+        """A candidate that need not be read again."""
+        self._read[d.text] = d
+        return d
 
 
 class Fresh:

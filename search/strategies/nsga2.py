@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from archrank.search.objective import Objective
 from archrank.search.pareto import crowding_distance, ranks
-from archrank.search.strategies.base import Fresh, Past, generator
+from archrank.search.strategies.base import Fresh, Past, Sentences, generator
 from archrank.search.trial import Trial
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class NSGA2:
 
     def __init__(self, space: Space, objectives: Sequence[Objective], seed: int) -> None:
         self._space, self._fresh, self._past, self._seed = space, Fresh(space), Past(objectives), seed
-        self._parsed: dict[str, Derivation | None] = {}
+        self._read = Sentences(space)
 
     def ask(self, history: Sequence[Trial], n: int) -> list[Derivation]:
         """At most `n` new candidates."""
@@ -70,22 +70,13 @@ class NSGA2:
             if candidate is None:
                 break
             taken.add(candidate.key)
-            found.append(candidate)
+            found.append(self._read.add(candidate))
         return found
 
     def _parents(self) -> list[Derivation]:
         places = survivors(self._past.values(), self._past.violations(), POPULATION)
-        parsed = [self._parse(self._past.measured[i].text) for i in places]
+        parsed = [self._read(self._past.measured[i].text) for i in places]
         return [d for d in parsed if d is not None]
-
-    def _parse(self, text: str) -> Derivation | None:
-        """None for a sentence told from outside that this space does not have."""
-        if text not in self._parsed:
-            try:
-                self._parsed[text] = self._space.parse(text)
-            except ValueError:
-                self._parsed[text] = None
-        return self._parsed[text]
 
     def _child(self, parents: list[Derivation], rng: np.random.Generator) -> Derivation:
         a, b = self._winner(parents, rng), self._winner(parents, rng)

@@ -35,9 +35,11 @@ class AdapterFamily(nn.Module, ABC):
         super().__init__()
 
     @abstractmethod
-    def forward(self, x: Tensor, spectrum: Tensor | None = None) -> Tensor:
-        """Δy `(n, …, out)` for x `(n, …, in)`; `spectrum` `(n | 1, rank)` weighs the components, None is all of
-        them.
+    def forward(self, x: Tensor, spectrum: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Δy `(n, …, out)` for x `(n, …, in)`.
+
+        spectrum `(n | 1, rank)` weighs the components, None is all of them; mask `(n | 1, rank)` of 0 and 1: components
+        whose parameters take the sample's gradient, None is all.
         """
 
     def add_to(self, output: Tensor, x: Tensor, spectrum: Tensor, *, in_place: bool) -> Tensor:

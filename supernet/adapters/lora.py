@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from archrank.kernels import spectral_lora
+from archrank.kernels import masked_lora, spectral_lora
 from archrank.supernet.adapters.base import AdapterFamily
 
 __all__ = ["LoRA"]
@@ -43,9 +43,20 @@ class LoRA(AdapterFamily):
         self.A = nn.Parameter(torch.empty(rank, in_features).uniform_(-bound, bound, generator=generator))
         self.B = nn.Parameter(torch.zeros(out_features, rank))
 
-    def forward(self, x: Tensor, spectrum: Tensor | None = None) -> Tensor:
+    @classmethod
+    def of(cls, A: Tensor, B: Tensor) -> LoRA:
+        """The module of given factors, copied; scale 1."""
+        made = cls(len(B), A.shape[1], len(A))
+        with torch.no_grad():
+            made.A.copy_(A)
+            made.B.copy_(B)
+        return made.to(A.device)
+
+    def forward(self, x: Tensor, spectrum: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Δy `(n, …, out)` in x's dtype; the factors stay fp32, as PEFT keeps them beside a bf16 base."""
         B = self.B if self.scale == 1 else self.B * self.scale
+        if mask is not None:
+            return masked_lora(x.to(self.A.dtype), self.A, B, spectrum, mask).to(x.dtype)
         return spectral_lora(x.to(self.A.dtype), self.A, B, spectrum).to(x.dtype)
 
     def add_to(self, output: Tensor, x: Tensor, spectrum: Tensor, *, in_place: bool) -> Tensor:

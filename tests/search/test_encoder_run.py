@@ -182,6 +182,7 @@ def test_candidates_beyond_a_constraint_are_infeasible(finished: Run, tmp_path: 
         ({"gradient_checkpointing": True}, r"--gradient-checkpointing: sandwich training"),
         ({"objective": ("flops", "loss")}, r"--objective flops: the first objective is the quality: loss or accuracy"),
         ({"hw": (), "objective": ("loss", "latency_ms")}, r"latency_ms needs a device: add --hw"),
+        ({"task": "causal-lm"}, r"--task causal-lm: elastic_encoder cuts encoders that classify"),
         ({"tune": "heads"}, r"--tune heads: must be one of adapters, all"),
     ],
 )

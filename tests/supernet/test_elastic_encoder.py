@@ -19,7 +19,7 @@ from archrank.supernet.elastic_encoder import ElasticEncoder
 from archrank.supernet.shared_trunk import diversity
 
 Make = Callable[[str], nn.Module]
-KINDS = ("bert", "vit")
+KINDS = ("bert", "roberta", "distilbert", "vit")
 
 
 def inputs_of(kind: str) -> dict[str, Tensor]:
@@ -115,6 +115,22 @@ def test_ensembles(tiny: Make) -> None:
         ensemble(net, [], split=0)
 
 
+def test_a_population_is_evaluated_as_its_modules_are(tiny: Make) -> None:
+    net = net_of(tiny, "bert")
+    labels = torch.tensor([0, 1, 2, 0])
+    whole = {**inputs_of("bert"), "labels": labels}
+    data = [{k: v[:3] for k, v in whole.items()}, {k: v[3:] for k, v in whole.items()}]
+    configs = net.space.sample(np.random.default_rng(4), n=3)
+    told = net.train().evaluate(configs, data)
+    assert net.training
+    truth = [nn.functional.cross_entropy(logits(net.extract(d).module, "bert"), labels) for d in configs]
+    torch.testing.assert_close(told, torch.stack(truth).double(), atol=1e-5, rtol=0)
+    with pytest.raises(ValueError, match=r"method 'gated': cut encoders are evaluated one after the other"):
+        net.evaluate(configs, data, method="gated")
+    with pytest.raises(ValueError, match="labels"):
+        net.evaluate(configs, [inputs_of("bert")])
+
+
 def test_bad_input_is_told(tiny: Make) -> None:
     net = elastic(tiny("bert"), "elastic_encoder", r_max=4)
     first = next(iter(net.layers))
@@ -133,16 +149,22 @@ def test_bad_input_is_told(tiny: Make) -> None:
     assert transformers.BertForSequenceClassification is type(net.base)
 
 
-def test_onnx_and_the_adapter_answer_as_the_module(tiny: Make, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "kind", [pytest.param(k, marks=pytest.mark.slow if k in ("roberta", "distilbert") else ()) for k in KINDS]
+)
+def test_onnx_and_the_adapter_answer_as_the_module(tiny: Make, kind: str, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     import peft
 
-    net = net_of(tiny, "bert")
+    net = net_of(tiny, kind)
     first, second = net.layers
     sub = net.extract({first: LayerChoice(False), second: LayerChoice(True, 2, 48, (("q", 2), ("down", 1)))})
     session = runtime.InferenceSession(str(sub.export_onnx(tmp_path / "m.onnx")))
-    given = {i.name: inputs_of("bert")[i.name].numpy() for i in session.get_inputs()}
-    torch.testing.assert_close(torch.as_tensor(session.run(None, given)[0]), sub.logits(inputs_of("bert")))
+    given = {i.name: inputs_of(kind)[i.name].numpy() for i in session.get_inputs()}
+    torch.testing.assert_close(torch.as_tensor(session.run(None, given)[0]), sub.logits(inputs_of(kind)))
     folder = sub.save_pretrained(tmp_path / "adapter")
-    model = peft.PeftModel.from_pretrained(load_cut(folder / "base"), str(folder))
-    torch.testing.assert_close(logits(model, "bert"), sub.logits(inputs_of("bert")), atol=1e-5, rtol=0)
+    stock = (folder / "base" / "config.json").exists()
+    assert stock == (kind == "vit")  # the one whose configuration can say a head's width
+    base = type(net.base).from_pretrained(folder / "base") if stock else load_cut(folder / "base")  # type: ignore[attr-defined]
+    model = peft.PeftModel.from_pretrained(base, str(folder))
+    torch.testing.assert_close(logits(model, kind), sub.logits(inputs_of(kind)), atol=1e-5, rtol=0)

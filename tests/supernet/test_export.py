@@ -182,6 +182,7 @@ def test_an_adapter_of_no_module_is_refused(tiny: Make, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_onnx_of_the_merged_model(searched: tuple[Elastic, dict[str, int], Path, str], tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     net, ranks, home, kind = searched

@@ -11,10 +11,12 @@ import pytest
 import torch
 import transformers
 
-from archrank.supernet import elastic, policies, tasks
+from archrank.grammar import LayerChoice
+from archrank.supernet import elastic, load_cut, policies, tasks
 from archrank.supernet.base import load_base
 from archrank.supernet.data import order, prepare, read_dataset
 from archrank.supernet.export import Home
+from archrank.supernet.onnx_export import onnx_answers
 from archrank.supernet.subnetwork import SubNetwork
 from archrank.supernet.training import TrainPlan, train
 
@@ -82,3 +84,65 @@ def test_minilm_adapts_to_sst2_and_its_adapter_loads_in_stock_peft(
         stock = transformers.AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=2)
         told = peft.PeftModel.from_pretrained(stock, tmp_path / "adapter").eval()(**batch).logits
     assert float((told - truth).abs().max()) <= 1e-5
+
+
+def test_minilm_is_cut_and_goes_home(
+    minilm: Path, shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    raw = read_dataset(str(shared_data / "text" / "sst2"))
+    base = load_base(str(minilm), raw.task, label_names=raw.label_names)
+    data = prepare(raw, base, max_length=32)
+    net = elastic(base.model, "elastic_encoder", r_max=4, data=[data.batch("train", range(16))]).eval()
+    g = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for adapter in net.adapters.parameters():
+            adapter.normal_(0, 0.02, generator=g)
+    batch = data.batch("validation", range(8))
+    batch.pop("labels")
+
+    def logits(model: torch.nn.Module) -> torch.Tensor:
+        with torch.no_grad():
+            out: torch.Tensor = model.eval()(**batch).logits
+        return out
+
+    names = list(net.layers)
+    half = LayerChoice(True, 12, 768, (("q", 2), ("down", 4)))
+    uniform = {name: half if i % 2 else LayerChoice(False) for i, name in enumerate(names)}
+    mixed = net.choices(net.space.sample(np.random.default_rng(0))[0])
+    for choices in (uniform, mixed):
+        net.select(choices)
+        sub = net.extract(choices)
+        truth = logits(net)
+        assert float((logits(sub.module) - truth).abs().max()) <= 1e-5
+        folder = sub.save_merged(tmp_path / f"merged-{choices is mixed}")
+        if choices is uniform:
+            cls = transformers.AutoModelForSequenceClassification
+            model, info = cls.from_pretrained(folder, output_loading_info=True)
+            assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+        else:
+            model = load_cut(folder)
+        assert float((logits(model) - truth).abs().max()) <= 1e-5
+        if choices is uniform:
+            pytest.importorskip("onnxruntime")
+            assert float((onnx_answers(sub.export_onnx(tmp_path / "m.onnx"), [batch])[0] - truth).abs().max()) <= 1e-4
+
+
+@pytest.mark.slow
+def test_minilm_is_searched_over_its_layers(minilm: Path, shared_data: Path, tmp_path: Path) -> None:
+    """Without the training that makes a good model: a front whose cheapest finalist loads and answers."""
+    import archrank as ar
+    from archrank.search.export import take_home
+
+    run = ar.run(
+        "elastic_encoder", base=minilm, data=shared_data / "text" / "sst2", hw="a100", trials=6, train_steps=6,
+        batch_size=8, finalists=2, max_length=32, eval_rows=64, out=tmp_path / "run",
+    )  # fmt: skip
+    assert [t.stage for t in run.trials] == ["inherited"] * 6 + ["final"] * 2
+    assert (tmp_path / "run" / "head.safetensors").exists()
+    final = run.trials[-1]
+    assert take_home(run, pick=str(final.id), where=(), form="uniform", out=str(tmp_path / "u")).max_abs_diff <= 1e-4
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "u")
+    assert model.config.id2label == {0: "0", 1: "1"}

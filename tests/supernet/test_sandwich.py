@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+import peft
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from archrank.grammar import LayerChoice
-from archrank.supernet import Distillation, Sandwich, elastic, fine_tune, train_sandwich
+from archrank.supernet import Distillation, Sandwich, elastic, fine_tune, load_cut, train_sandwich
 from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.distillation import Answer
 from archrank.supernet.elastic_encoder import ElasticEncoder
@@ -111,7 +112,7 @@ def test_the_members_of_a_step_are_a_function_of_seed_and_step(tiny: Make) -> No
     assert members != drawn(net, recipe, 2, 7)
 
 
-def test_a_cut_network_is_tuned_with_its_teacher(tiny: Make) -> None:
+def test_a_cut_network_is_tuned_with_its_teacher_and_its_adapter_goes_along(tiny: Make, tmp_path: Path) -> None:
     net = net_of(tiny)
     first, second = net.layers
     sub = net.extract({first: LayerChoice(False), second: LayerChoice(True, 2, 32, (("q", 2), ("down", 2)))})
@@ -123,6 +124,11 @@ def test_a_cut_network_is_tuned_with_its_teacher(tiny: Make) -> None:
         n for (n, a), b in zip(module.named_parameters(), sub.unmerged().parameters(), strict=True) if (a != b).any()
     }
     assert {n.rpartition(".")[2] for n in changed} == {"A", "B"}
+    folder = sub.retrained(module).save_pretrained(tmp_path / "adapter")
+    model = peft.PeftModel.from_pretrained(load_cut(folder / "base"), str(folder)).eval()
+    inputs = {k: v for k, v in batches(5)[0].items() if k != "labels"}
+    with torch.no_grad():
+        torch.testing.assert_close(model(**inputs).logits, module(**inputs).logits, atol=1e-5, rtol=0)
     alone = sub.unmerged()
     fine_tune(sub, alone, batches, loss_of, PLAN, parameters=list(alone.parameters()))
     assert (alone.classifier.weight != sub.base.classifier.weight).any()  # type: ignore[union-attr,operator]
