@@ -20,7 +20,7 @@ from archrank.search.serving import check_dtype, check_measurable, default_dtype
 from archrank.supernet import data as datasets
 from archrank.supernet.data.images import image_shape, prepare_images
 from archrank.supernet.networks import buildable
-from archrank.supernet.shrinking import Shrinkage
+from archrank.supernet.space_shrinking import Shrinkage
 
 __all__ = ["FINAL_SEEDS", "ArchitectureJob", "prepare_architectures", "search_steps"]
 

@@ -115,7 +115,7 @@ class ArchitecturePhases(Shell):
         return Study(space, job.objectives, strategy, job.config.seed, constraints=job.constraints, log=self.log)
 
     def _shrink(self) -> None:
-        """In a space of ensembles the rounds that are due (supernet/shrinking.py), by the candidates since the last."""
+        """The rounds that are due in a space of ensembles, by the candidates since the last one."""
         recipe, trials = self.job.recipe, self._inherited()
         if recipe is None:
             return

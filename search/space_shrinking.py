@@ -13,7 +13,7 @@ from archrank.search.objective import Objective
 from archrank.search.storage import Log
 from archrank.search.strategies.base import Strategy
 from archrank.search.trial import Trial
-from archrank.supernet.shrinking import OptionScore, Sampled, Shrinkage, option_scores, shrunk
+from archrank.supernet.space_shrinking import OptionScore, Sampled, Shrinkage, option_scores, shrunk
 
 __all__ = ["Remaining", "dropped_productions", "record", "remaining", "round_due", "scored_trials", "shrink_event"]
 

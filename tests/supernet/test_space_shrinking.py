@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from archrank import grammar, spaces
-from archrank.supernet.shrinking import (
+from archrank.supernet.space_shrinking import (
     Sampled,
     Shrinkage,
     ShrinkError,
