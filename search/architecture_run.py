@@ -13,10 +13,20 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from archrank.grammar import Derivation
+from archrank.grammar import Architecture, Derivation
+from archrank.grammar.coincidence import coinciding
+from archrank.grammar.heads import member_outputs
 from archrank.search.architecture_job import FINAL_SEEDS, ArchitectureJob, search_steps
 from archrank.search.phases import Shell
 from archrank.search.selection import by_cost
+from archrank.search.space_shrinking import (
+    dropped_productions,
+    record,
+    remaining,
+    round_due,
+    scored_trials,
+    shrink_event,
+)
 from archrank.search.study import Study
 from archrank.search.trial import Trial
 from archrank.supernet.bank import Bank
@@ -42,9 +52,7 @@ class ArchitecturePhases(Shell):
     def __init__(self, job: ArchitectureJob, path: Path) -> None:
         super().__init__(job, path, job.header())
         self.job = job
-        self.study = Study(
-            job.space, job.objectives, job.config.strategy, job.config.seed, constraints=job.constraints, log=self.log
-        )
+        self.study = self._study()
         self.bank = Bank(job.space)
         self.relatives = Relatives()
         self.included = 0
@@ -55,7 +63,8 @@ class ArchitecturePhases(Shell):
         if self.job.config.evaluate == "inherited":
             self._restore()
         try:
-            self._search_all(self._evaluate, self._save_now_and_then)
+            self._shrink()
+            self._search_all(self._evaluate, self._after)
         finally:
             self._save()
         self._worst()
@@ -88,11 +97,37 @@ class ArchitecturePhases(Shell):
             save_tensors(self._file, self.bank.state_dict(), {"included": self.included, "order": self.bank.order()})
             self.saved = time.monotonic()
 
-    def _save_now_and_then(self) -> None:
+    def _after(self) -> None:
+        self._shrink()
         if time.monotonic() - self.saved > 60 * self.job.config.save_minutes:
             self._save()
 
     # -- search -----------------------------------------------------------------------------------------------------
+
+    def _study(self) -> Study:
+        """Over what is left of the space."""
+        job, gone = self.job, set[int]()
+        for number in range(job.config.shrink_rounds):
+            event = shrink_event(self.log, number)
+            gone |= dropped_productions(event) if event else set()
+        strategy = remaining(job.space, job.config.strategy, job.objectives, job.config.seed, gone)
+        space = job.space.without(gone) if gone else job.space
+        return Study(space, job.objectives, strategy, job.config.seed, constraints=job.constraints, log=self.log)
+
+    def _shrink(self) -> None:
+        """The rounds that are due in a space of ensembles, by the candidates since the last one."""
+        recipe, trials = self.job.recipe, self._inherited()
+        if recipe is None:
+            return
+        wanted = self.job.config.trials
+        for number in range(round_due(wanted, len(trials), recipe.rounds)):
+            if shrink_event(self.log, number) is None:
+                began = time.monotonic()
+                since = trials[wanted * number // (recipe.rounds + 1) :]
+                scores = scored_trials(self.study.space, since, recipe)
+                gone = record(self.log, number, recipe, scores, time.monotonic() - began)
+                self.progress.note(f"left the space: {', '.join(gone) or 'nothing'}")
+                self.study = self._study()
 
     def _evaluate(self, d: Derivation) -> None:
         """One candidate: its price, and where that meets the constraints its training and score."""
@@ -108,8 +143,19 @@ class ArchitecturePhases(Shell):
         except NonFiniteLoss as error:
             self.study.fail(d, str(error), seconds=time.monotonic() - began)
             return
-        self.study.tell(d, {**told, **cost}, seconds=time.monotonic() - began)
+        self.study.tell(d, {**told, **cost}, seconds=time.monotonic() - began, extra=self._members(architecture))
         self.included = number + 1
+
+    def _members(self, architecture: Architecture) -> dict[str, object]:
+        """How many members an ensemble has, and which of them have the same ops; {} of any other network."""
+        members = len(member_outputs(architecture))
+        if not members:
+            return {}
+        same = coinciding(architecture)
+        if same:
+            told = ", ".join(f"{i} and {j}" for i, j in same)
+            self.progress.note(f"members of the ensemble coincide in their ops and differ by weights alone: {told}")
+        return {"members": members} | ({"coinciding": [list(pair) for pair in same]} if same else {})
 
     def _trained(self, d: Derivation, number: int) -> dict[str, float]:
         """Values of a candidate after its training; a function of the bank, the seed and the trial's number."""
@@ -154,7 +200,7 @@ class ArchitecturePhases(Shell):
                 if self.job.data.size("test"):
                     test = score(network, self.job.data, "test")
         values = {name: float(np.mean([t[name] for t in told])) for name in told[0]} | self.job.price(architecture)
-        extra: dict[str, object] = {"seeds": told} | ({"test": test} if test else {})
+        extra: dict[str, object] = {"seeds": told} | ({"test": test} if test else {}) | self._members(architecture)
         seconds = time.monotonic() - began
         self.study.tell(d, values, seconds=seconds, stage="final", parent=parent.id, extra=extra)
 
