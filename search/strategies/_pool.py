@@ -188,7 +188,9 @@ class TextPool(Pool):
     def _child(self, parents: Sequence[Derivation], rng: np.random.Generator) -> Derivation | None:
         a, b = (parents[int(k)] for k in rng.integers(len(parents), size=2))
         try:
-            return self._space.mutate(a, rng) if a.key == b.key or rng.random() < 0.5 else self._space.crossover(a, b, rng)
+            return (
+                self._space.mutate(a, rng) if a.key == b.key or rng.random() < 0.5 else self._space.crossover(a, b, rng)
+            )
         except ValueError:  # a space of one sentence has no neighbour
             return None
 
