@@ -17,14 +17,14 @@ from archrank import predictors
 
 DATA = Path(os.environ.get("ARCHRANK_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 OUT = Path(__file__).resolve().parents[1] / "predictors" / "learned.json"
-TABLE = "latency/llm_ops_fp16.csv.gz"
+TABLES = ("latency/llm_ops_fp16.csv.gz", "latency/ops_fp32_matmul.csv.gz", "latency/ops_fp32_rowwise.csv.gz")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=OUT)
     out: Path = parser.parse_args().out
-    fitted = predictors.fit([DATA / TABLE])
+    fitted = predictors.fit([DATA / table for table in TABLES])
     out.write_text(json.dumps(fitted.learned.to_json(), separators=(",", ":")) + "\n", encoding="utf-8")
 
 

@@ -132,7 +132,7 @@ def main() -> None:
     write_result(
         args.out,
         {
-            "claim": f"validation rows of a full evaluation over those of a race with the same front, {CANDIDATES} candidates",
+            "claim": f"validation rows of all {CANDIDATES} candidates over those of a race that keeps the front",
             "value": float(np.mean(ratios)),
             "unit": "ratio (embedded ViT of 3 × 32, 300 rows)",
             "ci": interval(ratios),

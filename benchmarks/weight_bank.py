@@ -3,8 +3,8 @@
     python benchmarks/weight_bank.py --seed 0 --out benchmarks/results/weight_bank.json
 
 Space: einspace on 8 × 8 images, at most 5 MFLOPs and 192 KiB of written values a row. Tasks: `digits` (1,000 training
-rows) and `digit-sums` (2,000). Every method spends 144 epochs on its search; its best candidate by validation loss is
-then trained from scratch for 12 epochs on 3 seeds, and its mean test accuracy counts.
+rows) and `digit-sums` (2,000). Every method spends 144 epochs on its search; its best candidate by validation
+accuracy is then trained from scratch for 12 epochs on 3 seeds, and its mean test accuracy counts.
 
 - `bank`: 48 candidates, 3 epochs each, starting from the bank;
 - `bank, no parent`: the same without the alignment to the nearest relative;
@@ -12,8 +12,9 @@ then trained from scratch for 12 epochs on 3 seeds, and its mean test accuracy c
 - `full`: 12 candidates, 12 epochs each from scratch;
 - `largest`: of 48 random candidates the one with most parameters, nothing trained.
 
+Small networks overfit `digit-sums`, whose validation loss then rises above that of a constant answer: hence accuracy.
 Ranking: 24 candidates of each bank run are trained from scratch for 12 epochs on 2 seeds. Kendall τ-b to those
-validation losses of: the score that the bank gave during its run, 3 epochs from scratch, the parameter count; the
+validation accuracies of: the score that the bank gave during its run, 3 epochs from scratch, the parameter count; the
 ceiling is the τ between the two seeds. The paired unit is the seed; intervals are percentile bootstraps over seeds.
 """
 
@@ -49,7 +50,9 @@ DIVERGED = {"loss": float("inf"), "accuracy": 0.0}
 def job_for(task: str, seed: int) -> ArchitectureJob:
     """The checked run whose parts are used here; its bounds are those of the search."""
     where = ("flops <= 5M", "activation_bytes <= 128KiB")
-    return prepare_architectures(RunConfig(space="einspace", data=task, where=where, objective=("loss",), seed=seed))
+    return prepare_architectures(
+        RunConfig(space="einspace", data=task, where=where, objective=("accuracy",), seed=seed)
+    )
 
 
 def epochs(job: ArchitectureJob, number: int) -> int:
@@ -75,7 +78,7 @@ def small(architecture: Architecture) -> bool:
 
 
 def search(task: str, seed: int, method: str) -> list[dict[str, object]]:
-    """Trials in order: sentence, validation loss."""
+    """Trials in order: sentence, validation accuracy."""
     job = job_for(task, seed)
     each = FULL if method == "full" else SHORT
     study = Study(job.space, job.objectives, STRATEGY, seed)
@@ -100,25 +103,25 @@ def search(task: str, seed: int, method: str) -> list[dict[str, object]]:
                 relatives.add(architecture)
         else:
             study.fail(d, "diverged")
-        found.append({"text": d.text, "loss": told["loss"], "params": architecture.params})
+        found.append({"text": d.text, "accuracy": told["accuracy"], "params": architecture.params})
     return found
 
 
 def largest(task: str, seed: int) -> list[dict[str, object]]:
-    """48 random candidates; the loss is minus the parameter count."""
+    """48 random candidates; what stands for the accuracy is the parameter count."""
     job, generator, found = job_for(task, seed), np.random.default_rng(seed), list[dict[str, object]]()
     while len(found) < BUDGET // SHORT:
         [d] = job.space.sample(generator)
         architecture = job.architecture(d)
         if small(architecture):
-            found.append({"text": d.text, "loss": -architecture.params, "params": architecture.params})
+            found.append({"text": d.text, "accuracy": architecture.params, "params": architecture.params})
     return found
 
 
 def final(task: str, seed: int, trials: list[dict[str, object]]) -> float:
     """Mean test accuracy of the best trial's candidate over 3 trainings from scratch."""
     job = job_for(task, seed)
-    best = min(trials, key=lambda t: float(str(t["loss"])))
+    best = max(trials, key=lambda t: float(str(t["accuracy"])))
     architecture, reached = job.architecture(job.space.parse(str(best["text"]))), []
     for k in range(3):
         network = build(architecture, 500 + 1000 * k + seed)
@@ -128,7 +131,7 @@ def final(task: str, seed: int, trials: list[dict[str, object]]) -> float:
 
 
 def ranking(task: str, seed: int, trials: list[dict[str, object]]) -> dict[str, float]:
-    """Kendall's τ-b of each predictor to converged validation losses, over candidates drawn from a bank run."""
+    """Kendall's τ-b of each predictor to converged validation accuracies, over candidates drawn from a bank run."""
     job = job_for(task, seed)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(trials))[:RANKED])
     chosen = [trials[int(i)] for i in drawn]
@@ -137,12 +140,10 @@ def ranking(task: str, seed: int, trials: list[dict[str, object]]) -> dict[str, 
         architecture = job.architecture(job.space.parse(str(trial["text"])))
         for k in range(2):
             own = 77_000 + 1000 * k + seed
-            truths[k, i] = trained(job, build(architecture, own), epochs(job, FULL), own)["loss"]
-        short[i] = trained(job, build(architecture, 5 + seed), epochs(job, SHORT), 5 + seed)["loss"]
-    worst = 10.0
-    truths, short = np.minimum(truths, worst), np.minimum(short, worst)
-    inherited = np.minimum([float(str(t["loss"])) for t in chosen], worst)
-    params = [-float(str(t["params"])) for t in chosen]
+            truths[k, i] = trained(job, build(architecture, own), epochs(job, FULL), own)["accuracy"]
+        short[i] = trained(job, build(architecture, 5 + seed), epochs(job, SHORT), 5 + seed)["accuracy"]
+    inherited = [float(str(t["accuracy"])) for t in chosen]
+    params = [float(str(t["params"])) for t in chosen]
     told = {"bank": inherited, "short": short, "params": params}
     found = {name: float(np.mean([kendall(t, values) for t in truths])) for name, values in told.items()}
     return found | {"ceiling": kendall(truths[0], truths[1])}

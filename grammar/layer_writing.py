@@ -70,10 +70,12 @@ class _Written:
             self._write(head, split, layer, index)
 
     def index(self, head: int, split: int | None, layer: str | None) -> int:
-        """The number of a rule at a split and a layer; terminals are shared by all."""
+        """The number of a rule at a split and a layer. A layer has its own copies of the terminals too, so that a value
+        can leave the space at one layer (`Space.without`).
+        """
         if self.grammar.terminal[head] or layer is not None:
             split = None
-        key = (head, split, None if self.grammar.terminal[head] else layer)
+        key = (head, split, layer)
         if key not in self._made:
             at = "" if key[2] is None else f"@{key[2]}"
             self._made[key] = self._new(head, at if split is None else f"{at}@{split}")

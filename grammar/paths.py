@@ -60,6 +60,10 @@ class Paths:
         """The candidate of a row; None where it breaks the bounds."""
         raise NotImplementedError
 
+    def written(self, row: Sequence[int]) -> Derivation:
+        """The sentence of a row as it stands, the bounds and shapes unchecked."""
+        raise NotImplementedError
+
     def reached(self, codes: Codes, rng: np.random.Generator | None = None) -> Codes:
         """The rows with -1 exactly at the places that they do not reach; reached places without a way draw one by the
         grammar's probabilities (without a generator: the first).
@@ -151,14 +155,7 @@ class TreePaths(Paths):
 
     def decode(self, row: Sequence[int]) -> Derivation | None:
         """The candidate of a row; None where it breaks the bounds."""
-        trees, out = self._trees, []
-        stack: list[tuple[tuple[int, ...], int]] = [((), trees.grammar.start)]
-        while stack:
-            path, head = stack.pop()
-            place = self._order[path, head]
-            out.append(self._ways[place][row[place]])
-            children = trees.grammar.productions[out[-1]].children
-            stack.extend(((*path, i), child) for i, child in reversed(list(enumerate(children))))
+        trees, out = self._trees, self._productions(row)
         if trees.skeleton.lift(out) is None:
             return None
         as_written = trees.derivation(out)
@@ -168,6 +165,21 @@ class TreePaths(Paths):
         finished = trees.finished(out, Uniforms(rng))
         found = None if finished is None else trees.derivation(finished)
         return found if found is not None and trees.meets(found) else None
+
+    def written(self, row: Sequence[int]) -> Derivation:
+        """The sentence of a row as it stands, the bounds and shapes unchecked."""
+        return self._trees.derivation(self._productions(row))
+
+    def _productions(self, row: Sequence[int]) -> list[int]:
+        trees, out = self._trees, list[int]()
+        stack: list[tuple[tuple[int, ...], int]] = [((), trees.grammar.start)]
+        while stack:
+            path, head = stack.pop()
+            place = self._order[path, head]
+            out.append(self._ways[place][row[place]])
+            children = trees.grammar.productions[out[-1]].children
+            stack.extend(((*path, i), child) for i, child in reversed(list(enumerate(children))))
+        return out
 
     def reached(self, codes: Codes, rng: np.random.Generator | None = None) -> Codes:
         """See `Paths.reached`; one pass from the start downwards."""
@@ -203,8 +215,12 @@ class SitePaths(Paths):
 
     def decode(self, row: Sequence[int]) -> Derivation | None:
         """The candidate of a row; None where it breaks the ranges."""
-        found = self._sites.derivation([kept[int(v)] for v, kept in zip(row, self._sites.kept, strict=True)])
+        found = self.written(row)
         return found if self._sites.meets(found) else None
+
+    def written(self, row: Sequence[int]) -> Derivation:
+        """The sentence of a row as it stands, the ranges unchecked."""
+        return self._sites.derivation([kept[int(v)] for v, kept in zip(row, self._sites.kept, strict=True)])
 
     def reached(self, codes: Codes, rng: np.random.Generator | None = None) -> Codes:
         """The rows as they are: every site is reached."""
@@ -216,8 +232,8 @@ class SitePaths(Paths):
         totals = np.zeros((len(codes), len(self._sites.low)), np.int64)
         for column, cost in zip(codes.T, self._costs, strict=True):
             totals += cost[column]
-        found: Flags = ((totals >= np.array(self._sites.low)) & (totals <= np.array(self._sites.high))).all(axis=1)
-        return found
+        inside = (totals >= np.array(self._sites.low)) & (totals <= np.array(self._sites.high))
+        return np.asarray(inside.all(axis=1))
 
 
 def unrolled(engine: Trees | Sites) -> Paths | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from archrank.grammar.analysis import Facts, analyse
 from archrank.grammar.architecture import BYTES_PER_ELEMENT, Architecture
-from archrank.grammar.derivation import Derivation
+from archrank.grammar.canonical import canonical
+from archrank.grammar.derivation import Derivation, key_of
 from archrank.grammar.encoding import SiteEncoding, Slot, TreeEncoding
 from archrank.grammar.errors import EmptySpaceError, Lint, Place
 from archrank.grammar.fill import Limits
@@ -30,6 +31,7 @@ from archrank.grammar.model import Grammar
 from archrank.grammar.nearest import did_you_mean
 from archrank.grammar.paths import Paths, unrolled
 from archrank.grammar.program import Program
+from archrank.grammar.pruning import pruned
 from archrank.grammar.signatures import Shape
 from archrank.grammar.site_space import Sites
 from archrank.grammar.sites import Adapter, Site, SiteOption, bound_sites, dropped
@@ -88,6 +90,11 @@ class Space:
     def is_layer_space(self) -> bool:
         """Whether its sentences cut and adapt the layers of a pretrained encoder (`target_modules = "all-layers"`)."""
         return bool(self.layers) or is_layered(self._grammar)
+
+    @property
+    def has_split(self) -> bool:
+        """Whether it is a space over layers with ensembles: members that share the layers below a split."""
+        return self._grammar.split is not None or (bool(self.layers) and "fork" in self.op_names())
 
     @property
     def needs_binding(self) -> bool:
@@ -234,6 +241,18 @@ class Space:
         found._literal = True
         return found
 
+    @property
+    def is_literal(self) -> bool:
+        """Whether sentences that write one graph are told apart, see `literal`."""
+        return self._literal and self._program is not None
+
+    def graph_key(self, d: Derivation) -> str:
+        """The key of the canonical form: in a literal space equal for sentences that write one graph; else `d.key`."""
+        if not self.is_literal:
+            return d.key
+        assert self._program is not None
+        return key_of(canonical(self._program, d.choices))
+
     def with_input(self, shape: Sequence[int]) -> Space:
         """The same architectures for another input, (channels, height, width) or (length, width), without the batch.
 
@@ -301,6 +320,50 @@ class Space:
                 ", ".join(f"{name} in {_shown(given)}" for name, given in asked.items() if given is not None)
             )
         return found
+
+    def choices(self, d: Derivation) -> frozenset[int]:
+        """The productions of a sentence that were chosen among several: what `without` can take out. Raises ValueError
+        in a space of sites.
+        """
+        self._refuse_sites("choices")
+        by_head, productions = self._grammar.by_head, self._grammar.productions
+        return frozenset(
+            i for i in self._own(d).choices if sum(productions[j].p > 0 for j in by_head[productions[i].head]) > 1
+        )
+
+    def siblings(self, production: int) -> tuple[int, ...]:
+        """The productions that stand at the same place of the grammar and are in the space, itself among them."""
+        self._refuse_sites("siblings")
+        grammar = self._grammar
+        return tuple(i for i in grammar.by_head[grammar.productions[production].head] if grammar.productions[i].p > 0)
+
+    def production_name(self, production: int) -> str:
+        """A production for people: its rule and what it chooses there, `FFN@encoder.layer.0 = 25%`."""
+        self._refuse_sites("production_name")
+        found = self._grammar.productions[production]
+        return f"{self._grammar.names[found.head]} = {found.label}"
+
+    def without(self, productions: Collection[int]) -> Space:
+        """The space without some productions (numbers as in `Derivation.choices`): they get probability 0, the others
+        of their rules keep their proportions. Sentences that hold them still parse.
+
+        Raises ValueError where a rule would lose its last alternative, or in a space of sites.
+        """
+        self._refuse_sites("without")
+        grammar = pruned(self._grammar, productions)
+        facts, _ = analyse(grammar)
+        program = None if self._program is None else Program(grammar)
+        found = Space(
+            self.name, self.path, self.text, grammar, facts, program, self.lints, self.bounds, self.floors,
+            shape=self._shape,
+        )  # fmt: skip
+        found.layers = dict(self.layers)
+        found._refuse_empty("what is left")
+        return found
+
+    def _refuse_sites(self, what: str) -> None:
+        if self._grammar.site is not None:
+            raise ValueError(f"{what}: {self.name} is a space of sites, or not bound to a base; it has no productions")
 
     def _refuse_empty(self, asked: str) -> None:
         engine = self._sites() if self.is_site_space else self.trees()

@@ -24,27 +24,65 @@ def sparse_delta_apply(W: Tensor, index: Tensor, value: Tensor) -> Tensor:
     whose memory is not in one piece.
     """
     _check(W, index, value)
-    return _add(W, index, value)
+    with torch.no_grad():
+        saved: Tensor = _apply(W, index, value)
+    return saved
 
 
 def sparse_delta_undo(W: Tensor, index: Tensor, saved: Tensor) -> None:
     """Writes back what `sparse_delta_apply` returned: W has its old bits again."""
     _check(W, index, saved)
-    _write(W, index, saved)
+    with torch.no_grad():
+        _undo(W, index, saved)
 
 
 def sparse_delta_switch(W: Tensor, index: Tensor, saved: Tensor, index2: Tensor, value2: Tensor) -> Tensor:
     """Takes one delta off and puts another on; returns what the second one overwrote, W's own bits."""
     _check(W, index, saved)
     _check(W, index2, value2)
+    with torch.no_grad():
+        own: Tensor = _switch(W, index, saved, index2, value2)
+    return own
+
+
+@torch.library.custom_op("archrank::sparse_delta_apply", mutates_args=("W",))
+def _apply(W: Tensor, index: Tensor, value: Tensor) -> Tensor:
+    _check_places(W, index)
+    return _add(W, index, value)
+
+
+@torch.library.custom_op("archrank::sparse_delta_undo", mutates_args=("W",))
+def _undo(W: Tensor, index: Tensor, saved: Tensor) -> None:
+    _check_places(W, index)
+    _write(W, index, saved)
+
+
+@torch.library.custom_op("archrank::sparse_delta_switch", mutates_args=("W",))
+def _switch(W: Tensor, index: Tensor, saved: Tensor, index2: Tensor, value2: Tensor) -> Tensor:
+    _check_places(W, index)
+    _check_places(W, index2)
     _write(W, index, saved)
     return _add(W, index2, value2)
 
 
+@_apply.register_fake
+def _(W: Tensor, index: Tensor, value: Tensor) -> Tensor:
+    return value.new_empty(value.shape)
+
+
+@_undo.register_fake
+def _(W: Tensor, index: Tensor, saved: Tensor) -> None:
+    return None
+
+
+@_switch.register_fake
+def _(W: Tensor, index: Tensor, saved: Tensor, index2: Tensor, value2: Tensor) -> Tensor:
+    return value2.new_empty(value2.shape)
+
+
 def _add(W: Tensor, index: Tensor, value: Tensor) -> Tensor:
-    with torch.no_grad():
-        saved = W.view(-1).index_select(0, index)
-        _write(W, index, saved + value)
+    saved = W.view(-1).index_select(0, index)
+    _write(W, index, saved + value)
     return saved
 
 
@@ -52,11 +90,10 @@ def _write(W: Tensor, index: Tensor, value: Tensor) -> None:
     """W[index] = value by scatter, several times faster on the CPU than brackets; two-byte floats as whole numbers, for
     which it is 100 times faster than for themselves.
     """
-    with torch.no_grad():
-        flat = W.view(-1)
-        if W.element_size() == 2:
-            flat, value = flat.view(torch.int16), value.view(torch.int16)
-        flat.scatter_(0, index, value)
+    flat = W.view(-1)
+    if W.element_size() == 2:
+        flat, value = flat.view(torch.int16), value.view(torch.int16)
+    flat.scatter_(0, index, value)
 
 
 def _check(W: Tensor, index: Tensor, value: Tensor) -> None:
@@ -73,6 +110,10 @@ def _check(W: Tensor, index: Tensor, value: Tensor) -> None:
             f"sparse_delta: {shapes}: value is {str(value.dtype)[6:]} on {value.device}, and must be one "
             f"{str(W.dtype)[6:]} for each index, on {W.device}"
         )
+
+
+def _check_places(W: Tensor, index: Tensor) -> None:
+    """Reads the values, so it belongs inside the ops."""
     if index.numel() == 0:
         return
     rising = bool((index[1:] > index[:-1]).all())

@@ -2,9 +2,9 @@
 
     y = x H_n / √n,   H_{ab} = H_a ⊗ H_b   (Sylvester's order), so with X the row as a matrix (a, b): Y = H_a X H_b
 
-Two GEMMs with 64 × 64 matrices do what twelve passes of a butterfly do at n = 4096. A length that is no power of two is
-transformed in blocks of its largest power-of-two factor (384 = 3 × 128). H is symmetric and its own inverse, so the
-gradient is the transform of dy. Used as the basis of QWHA's adapters and of rotations before quantising.
+A few GEMMs with matrices of 16 to 64 do what twelve passes of a butterfly do at n = 4096. A length that is no power of
+two is transformed in blocks of its largest power-of-two factor (384 = 3 × 128). H is symmetric and its own inverse, so
+the gradient is the transform of dy. Used as the basis of QWHA's adapters and of rotations before quantising.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from archrank.kernels.checks import FLOATS, KernelError
 __all__ = ["walsh_hadamard", "walsh_hadamard_reference"]
 
 LARGEST_FACTOR = 64
+CACHED = 1 << 18
+"""Numbers that two buffers hold within a core's cache."""
 TRITON_SIZES = (256, 4096)
 """Shortest and longest block that the Triton kernel takes: one row is one tile of registers."""
 
@@ -64,6 +66,8 @@ def _transform(x: Tensor) -> Tensor:
         from archrank.kernels.triton_ops.walsh_hadamard import transform
 
         return transform(x, n)
+    if x.device.type == "cpu":
+        return _on_cpu(x, n)
     wide = torch.promote_types(x.dtype, torch.float32)
     y = x.to(wide).reshape(-1, n)
     left = n
@@ -76,6 +80,40 @@ def _transform(x: Tensor) -> Tensor:
         left //= factor
     y = y.to(x.dtype).reshape(x.shape)
     return y.clone() if n == 1 else y
+
+
+def _on_cpu(x: Tensor, n: int) -> Tensor:
+    """Parts of `CACHED` numbers in turn: H_32 as one GEMM, H_32 (n ≤ 1024) or H_16 as batched ones, then butterflies
+    between two buffers. Larger products cost more arithmetic, more butterflies more passes; measured in
+    benchmarks/kernels_cpu.py.
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    flat, out = x.reshape(-1, n), x.new_empty(x.shape)
+    parts = max(1, CACHED // n)
+    a = min(n, 32)
+    b = min(n // a, 32 if n <= 1024 else 16)
+    left, right = (_sylvester(f, "cpu", wide) for f in (b, a))
+    right = right / (n // (a * b)) ** 0.5
+    steps = (b > 1) + (n // (a * b)).bit_length() - 1
+    buffers = torch.empty(1 if x.dtype == wide else 2, min(parts, len(flat)), n, dtype=wide)
+    for into, part in zip(out.view(-1, n).split(parts), flat.split(parts), strict=True):  # type: ignore[no-untyped-call]
+        one, two = (into if x.dtype == wide else buffers[1][: len(part)], buffers[0][: len(part)])
+        last = one
+        if steps % 2:
+            one, two = two, one
+        torch.mm(part.reshape(-1, a).to(wide), right, out=one.view(-1, a))
+        if b > 1:
+            torch.matmul(left, one.view(-1, b, a), out=two.view(-1, b, a))
+            one, two = two, one
+        half = a * b
+        while half < n:
+            pair, told = (t.view(len(part), n // (2 * half), 2, half) for t in (one, two))
+            torch.add(pair[:, :, 0], pair[:, :, 1], out=told[:, :, 0])
+            torch.sub(pair[:, :, 0], pair[:, :, 1], out=told[:, :, 1])
+            one, two, half = two, one, 2 * half
+        if last is not into:
+            into.copy_(last)
+    return out
 
 
 @_transform.register_fake

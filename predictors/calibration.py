@@ -9,8 +9,13 @@ s₀ a scale of the whole stack, τ_j a change of each part's price, which may i
 FLOPs per element, log elements per op); σ noise. a and σ are not picked but averaged over a grid by their posterior
 probability (Rasmussen and Williams 2006, section 5.2), so that one measured network gives a scale and fifty a model:
 log-normal about a small σ where a is large; two points of small a and large σ stand for a stack that is only a scale.
-The interval is the 90 % of the average's normal, √(1 + 15 / n) times as wide for n networks: the grid is coarse and n
-is small.
+The interval is the 90 % of the average's normal, stretched by what the measured networks themselves show: with z_i the
+residual of network i, left out, in units of its own standard deviation (ibid., equations 5.10 to 5.12),
+
+    stretch = √((3 + Σ z_i²) / (3 + n)) · √(1 + 8 / n)
+
+so that a stack which the covariance does not fit gets wider intervals; 8 / n stands for what n networks leave unknown
+of the covariance itself.
 """
 
 from __future__ import annotations
@@ -36,7 +41,9 @@ NOISES = (0.001, 0.002, 0.004, 0.01, 0.03)
 LIKELY_NOISE, NOISE_SPREAD = 0.002, 0.5
 """Repeated measurements differ by 0.04 to 0.2 % on GPUs, by 2 to 9 % on CPUs (HW-GPT-Bench)."""
 NORMAL_90 = 1.645
-EXTRA = 15.0
+EXTRA = 8.0
+TRUSTED = 3.0
+"""Networks that the covariance's own spread counts as, against the residuals of those left out."""
 NEGLIGIBLE = 1e-4
 
 
@@ -83,8 +90,23 @@ class Calibration:
             square += model.probability * (variance + told**2)
             total += model.probability
         mean, square = mean / total, square / total
-        wider = NORMAL_90 * math.sqrt(1 + EXTRA / len(self.ratio))
-        return mean, wider * np.sqrt(np.maximum(square - mean**2, 1e-12))
+        return mean, NORMAL_90 * self._stretch * np.sqrt(np.maximum(square - mean**2, 1e-12))
+
+    @cached_property
+    def _stretch(self) -> float:
+        """How much wider than the model's own the interval is (formula above)."""
+        n, off, total = len(self.ratio), self.ratio - 1, 0.0
+        mean, square = np.zeros(n), np.zeros(n)
+        for model in self._models:
+            inverse = np.linalg.inv(model.factor @ model.factor.T)
+            variance = 1 / np.diag(inverse)
+            told = off - model.alpha * variance
+            mean += model.probability * told
+            square += model.probability * (variance + told**2)
+            total += model.probability
+        mean, square = mean / total, square / total
+        z = (off - mean) ** 2 / np.maximum(square - mean**2, 1e-12)
+        return math.sqrt((TRUSTED + float(z.sum())) / (TRUSTED + n) * (1 + EXTRA / n))
 
     @cached_property
     def _models(self) -> tuple[_Model, ...]:

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from archrank.predictors import measured, registry, rowwise, tiles
+from archrank.predictors import eager, measured, registry, rowwise, tiles
 from archrank.predictors.device import Device
 from archrank.predictors.forest import Forest, Growth, grow
 from archrank.predictors.learned import Family, Learned, chip_of, mean
 from archrank.predictors.measured import Ops
+from archrank.predictors.measured_eager import eager_rows
 from archrank.predictors.profile import DeviceError, Profile
 from archrank.predictors.tiles import Array, Chip
 
@@ -70,12 +71,22 @@ Constants = dict[str, dict[str, tuple[float, ...]]]
 
 def fit(paths: Sequence[str | Path]) -> Fitted:
     """The shipped constants again from tables of measured ops (columns: `measured.COLUMNS`); the same rows give the
-    same constants. Tables of other columns are left out.
+    same constants. Tables of fp32 ops of eager PyTorch (`measured_eager`) give the fp32 layer (`eager`); other tables
+    are left out.
 
     `DeviceError` (a ValueError) names a file that cannot be read, a row or a device that is unknown, no usable table,
     or times that the bound shows to be in another unit.
     """
-    table, used = measured.ops([Path(path) for path in paths])
+    tables = {path: measured.read(path) for path in map(Path, paths)}
+    if not tables:
+        raise DeviceError('no table was given: fit(["ops.csv.gz", …]) takes at least one')
+    table, used = measured.ops(tables)
+    rows = {path: found for path, read in tables.items() if (found := eager_rows(path, read))}
+    if not used and not rows:
+        given = ", ".join(map(str, tables))
+        raise DeviceError(
+            f"no table of measured ops among {given}: one needs the columns {', '.join(measured.COLUMNS)}"
+        )
     profiles = {str(name): registry.load(str(name)).profile for name in np.unique(table.device)}
     for name, profile in profiles.items():
         _check_unit(profile, table.where(table.device == name))
@@ -83,10 +94,11 @@ def fit(paths: Sequence[str | Path]) -> Fitted:
     product = table.op == "linear"
     if product.any():
         families["matmul"] = _family("matmul", table.where(product), profiles)
-    if not product.all():
+    if len(table) and not product.all():
         families["rowwise"] = _family("rowwise", table.where(~product), profiles)
     capabilities = {profile.name: profile.compute_capability for profile in profiles.values()}
-    return Fitted(Learned(families, used, capabilities))
+    fp32 = eager.fit([each for found in rows.values() for each in found]) if rows else None
+    return Fitted(Learned(families, (*used, *(path.name for path in rows)), capabilities, fp32))
 
 
 def _check_unit(profile: Profile, table: Ops) -> None:

@@ -1,8 +1,9 @@
 """The learned layer: per device a few constants, over all devices one forest a family; shipped as `learned.json`.
 
 Families: `matmul` (linear, bmm in fp16 and lower) and `rowwise` (norms, activations, additions, gathers), fitted on
-`latency/llm_ops_fp16.csv.gz` by `predictors.fit`. A device without rows takes the constants of the measured devices of
-its compute capability, else the geometric mean of all: the forest has no feature that names a device.
+`latency/llm_ops_fp16.csv.gz` by `predictors.fit`; fp32 is a layer of its own (`eager`). A device without rows takes the
+constants of the measured devices of its compute capability, else the geometric mean of all: the forest has no feature
+that names a device.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from archrank.grammar.workload import dtype_bytes
+from archrank.predictors import eager, lattice, rowwise, tiles
 from archrank.predictors import forest as forests
-from archrank.predictors import lattice, rowwise, tiles
+from archrank.predictors.eager import Eager
 from archrank.predictors.forest import Forest
 from archrank.predictors.profile import DeviceError, Profile
 from archrank.predictors.tiles import Array, Chip
@@ -27,6 +29,7 @@ from archrank.predictors.tiles import Array, Chip
 SHIPPED = Path(__file__).parent / "learned.json"
 MATMUL = ("linear", "bmm")
 ROWWISE = (*rowwise.OPS, *rowwise.STANDS_FOR)
+FP32 = eager.DTYPE
 LOW = ("fp16", "bf16", "fp8", "int8")
 """The dtypes that the low-precision families price; rows exist in fp16."""
 
@@ -45,14 +48,19 @@ class Family:
 
 @dataclass(frozen=True)
 class Learned:
-    """Families by name, the tables they were fitted on, and each measured device's compute capability."""
+    """Families by name, the tables they were fitted on, each measured device's compute capability, and the layer of
+    fp32 ops (None: no table had any).
+    """
 
     families: Mapping[str, Family]
     tables: tuple[str, ...]
     capabilities: Mapping[str, str]
+    eager: Eager | None = None
 
     def prices(self, profile: Profile, op: str, dtype: str) -> bool:
         """Whether rows of this kind of op were measured, for a device of this kind."""
+        if dtype == FP32:
+            return self.eager is not None and self.eager.prices(profile, op)
         family = "matmul" if op in MATMUL else "rowwise" if op in ROWWISE else ""
         return profile.vendor == "NVIDIA" and dtype in LOW and family in self.families
 
@@ -60,12 +68,16 @@ class Learned:
         """The factor by which 9 of 10 measured times are within the prediction, 1.2 times as wide for a dtype
         without rows.
         """
+        if dtype == FP32 and self.eager is not None:
+            return self.eager.factor(profile, op)
         family = self.families["matmul" if op in MATMUL else "rowwise"]
         factor = family.interval["own" if profile.name in family.constants else "borrowed"]
         return factor * (1.0 if dtype == "fp16" else 1.2)
 
     def op_ms(self, profile: Profile, op: str, dims: Mapping[str, Any], dtype: str) -> Array:
         """Predicted ms, arrays of the broadcast shape of `dims`; never falls when a size doubles."""
+        if dtype == FP32 and self.eager is not None:
+            return self.eager.op_ms(profile, op, dims)
         letters = tiles.LETTERS if op in MATMUL else rowwise.LETTERS
         spread = np.broadcast_arrays(*(np.asarray(dims.get(letter, 1.0), dtype=np.float64) for letter in letters))
         sizes = np.stack([each.ravel() for each in spread], axis=1)
@@ -112,8 +124,10 @@ class Learned:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
+        fp32 = {} if self.eager is None else {"eager": self.eager.to_json()}
         return {
             "schema": 1,
+            **fp32,
             "tables": list(self.tables),
             "capabilities": dict(self.capabilities),
             "families": {
@@ -157,7 +171,8 @@ def from_json(data: Mapping[str, Any], where: str) -> Learned:
         )
         for name, each in data["families"].items()
     }
-    return Learned(families, tuple(data["tables"]), dict(data["capabilities"]))
+    fp32 = eager.from_json(data["eager"]) if "eager" in data else None
+    return Learned(families, tuple(data["tables"]), dict(data["capabilities"]), fp32)
 
 
 @cache

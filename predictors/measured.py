@@ -1,7 +1,7 @@
 """Tables of measured ops (the columns of microsoft/vidur's compute profiles), read and checked.
 
 Columns `device, op, M, N, K, ms_median`: ops as `predictors.workload` names them, times in ms. Tables of other kinds
-(fp32 products, row-wise ops, convolutions, whole networks) are recognised and left out: nothing is fitted on them.
+are left out here; those of fp32 ops are read by `measured_eager`.
 """
 
 from __future__ import annotations
@@ -60,26 +60,20 @@ def read(path: Path) -> list[dict[str, str]]:
         raise DeviceError(f"{path}: not a text table in UTF-8 ({error.reason} at byte {error.start})") from error
 
 
-def ops(paths: Sequence[Path]) -> tuple[Ops, tuple[str, ...]]:
-    """The measured ops of all tables together, and the names of the tables that hold any.
+def ops(tables: Mapping[Path, Sequence[Mapping[str, str]]]) -> tuple[Ops, tuple[str, ...]]:
+    """The measured ops of all tables together, and the names of the tables that hold any: both empty where none does.
 
-    `DeviceError` where a file cannot be read, none of them is a table of ops, or a figure is no positive number.
+    `DeviceError` where a figure is no positive number, or an op is unknown.
     """
-    if not paths:
-        raise DeviceError('no table was given: fit(["ops.csv.gz", …]) takes at least one')
     medians: dict[_Key, list[float]] = {}
     used = []
-    for path in paths:
-        rows = read(path)
+    for path, rows in tables.items():
         if not rows or not set(COLUMNS) <= set(rows[0]):
             continue
         used.append(path.name)
         for number, row in enumerate(rows, start=2):
             key, ms = _entry(path, number, row)
             medians.setdefault(key, []).append(ms)
-    if not used:
-        given = ", ".join(str(path) for path in paths)
-        raise DeviceError(f"no table of measured ops among {given}: one needs the columns {', '.join(COLUMNS)}")
     return _thinned(_table(medians)), tuple(used)
 
 

@@ -22,6 +22,7 @@ from archrank.supernet import data as datasets
 from archrank.supernet import tasks as task_kinds
 from archrank.supernet.base import Base, check_base, load_base
 from archrank.supernet.export import Home
+from archrank.supernet.narrow import fitting_dtype
 
 __all__ = ["BaseJob", "Loaded", "Wanted", "load", "new_parameters", "wanted"]
 
@@ -196,6 +197,7 @@ def _resolved(
                 "serve_dtype": default_dtype(devices),
                 "serve_seq": config.max_length,
                 "task": data.task,
+                "evaluate_dtype": config.compute_dtype if config.compute_dtype == "bf16" else fitting_dtype(base.model),
                 "threads": 1 if sum(p.numel() for p in base.model.parameters()) < TINY else torch.get_num_threads(),
             }
         ),

@@ -66,6 +66,12 @@ class RunConfig:
     tune: str = _flag(
         "adapters", "how", "encoders: train the adapters alone, or all weights with them", ("adapters", "all")
     )
+    shrink_rounds: int = _flag(
+        2, "how", "ensembles: times that the worst options leave the space while the supernet trains"
+    )
+    diversity_weight: float = _flag(
+        1.0, "how", "ensembles: weight of the members' diversity (nats) against the loss when options are scored"
+    )
     eval_rows: int = _flag(512, "how", "validation rows that price a candidate; later stages read all")
     no_race: bool = _flag(
         False, "how", "read every row for every candidate, also where others are better for certain after a few"
@@ -78,11 +84,19 @@ class RunConfig:
     gradient_checkpointing: bool = _flag(
         False, "how", "recompute activations in the backward pass: less memory, more time"
     )
+    trial_timeout: float | None = _flag(None, "how", "seconds after which a candidate's training is given up as failed")
     seed: int = _flag(0, "how", "of every random choice")
     out: str | None = _flag(None, "where", "run folder (default: the next free runs/N)")
+    storage: str | None = _flag(None, "where", "Optuna storage URL that finished trials are copied to")
     device: str = _flag("cpu", "where", "cpu, cuda, cuda:0")
     threads: int | None = _flag(None, "where", "CPU threads (default: 1 for a tiny base, else all cores)")
     compute_dtype: str = _flag("fp32", "where", "of the base; adapters stay fp32", ("fp32", "bf16"))
+    evaluate_dtype: str | None = _flag(
+        None,
+        "where",
+        "of the base while candidates are priced (default: bf16 where the CPU has AMX and the base is not tiny)",
+        ("fp32", "bf16"),
+    )
     save_minutes: float = _flag(5.0, "where", "training time that a crash may cost")
     max_hours: float | None = _flag(None, "where", "stop, resumable, after this long")
     within: str = _flag("0.5%", "wanted", "the verdict: how far from r_max the smallest configuration may be")
@@ -95,6 +109,8 @@ class RunConfig:
         read_share("--within", self.within)
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ConfigError(f"--lr {self.lr}: must be above 0")
+        if self.trial_timeout is not None and not self.trial_timeout > 0:
+            raise ConfigError(f"--trial-timeout {self.trial_timeout}: must be above 0")
         if self.save_minutes <= 0:
             raise ConfigError(f"--save-minutes {self.save_minutes}: must be above 0")
         for f in fields(self):
@@ -111,6 +127,8 @@ class RunConfig:
 
 
 _AT_LEAST: dict[str, float] = {
+    "shrink_rounds": 0,
+    "diversity_weight": 0,
     "serve_batch": 1,
     "serve_seq": 1,
     "max_length": 2,

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from archrank.search import architecture_export, encoder_export
+from archrank.search import architecture_export, encoder_export, ensemble_export
 from archrank.search.candidates import weights_of
 from archrank.search.card import model_card
 from archrank.search.config import ConfigError
@@ -39,6 +39,7 @@ FORMS = {
     "adapters": ("adapters", ("peft", "merged", "uniform", "onnx")),
     "architectures": ("networks", architecture_export.FORMS),
     "encoders": ("cut encoders", encoder_export.FORMS),
+    "ensembles": ("ensembles", ensemble_export.FORMS),
 }
 EXACT = 1e-5  # of the largest logit: fp32 round-off of another order of additions
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -128,6 +129,8 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"--out {folder}: exists and is not an empty folder; nothing was written")
     trial = run.pick(pick, where)
+    if run.kind not in FORMS:
+        raise ConfigError(f"{run.path}: a run of archrank.optimize has no weights; take the trial's sentence")
     what, right = FORMS[run.kind]
     if form not in right:
         raise ConfigError(f"--as {form}: {run.path} searched {what}; take one home as {' or '.join(right)}")
@@ -135,6 +138,8 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
         return _take_network(run, trial, form, folder)
     if run.kind == "encoders":
         return _take_encoder(run, trial, form, folder)
+    if run.kind == "ensembles":
+        return _take_ensemble(run, trial, form, folder)
     sub = extract(run, trial)
     with arriving(folder) as fresh:
         match form:
@@ -187,6 +192,25 @@ def _take_encoder(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
         card = encoder_export.encoder_card(run, trial, sub, load, exact)
         (fresh / "README.md").write_text(card, encoding="utf-8")
     return Taken(folder, form, trial, exact, dtype, serving, load)
+
+
+def _take_ensemble(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
+    module = ensemble_export.extract_ensemble(run, trial)
+    inputs = probe(module)
+    with torch.no_grad():
+        truth = module(**inputs).logits.float()
+    with arriving(folder) as fresh:
+        answer, load = ensemble_export.write_ensemble(module, fresh, form, inputs)
+        difference, allowed = float((answer - truth).abs().max()), EXACT * max(1.0, float(truth.abs().max()))
+        if not difference <= allowed:
+            raise ExportError(
+                f"the {form} files answer otherwise than the ensemble by {difference:.2e} (allowed {allowed:.2e}); "
+                "nothing was kept"
+            )
+        load = load.replace(f'"{fresh.name}', f'"{folder.name}')
+        card = ensemble_export.ensemble_card(run, trial, load, difference)
+        (fresh / "README.md").write_text(card, encoding="utf-8")
+    return Taken(folder, form, trial, difference, "fp32", difference, load)
 
 
 def _take_network(run: Run, trial: Trial, form: str, folder: Path) -> Taken:

@@ -106,7 +106,8 @@ class Scorer:
     """
 
     def __init__(self, job: Job) -> None:
-        self._job = job
+        assert job.config.evaluate_dtype is not None
+        self._job, self._dtype = job, job.config.evaluate_dtype
         index = np.arange(job.data.size("validation"))
         if len(index) > job.config.eval_rows:
             index = np.sort(np.random.default_rng(0).permutation(len(index))[: job.config.eval_rows])
@@ -128,7 +129,7 @@ class Scorer:
         before; stopped where `hopeless` says so.
         """
         loss = correct = count = 0.0
-        with closing(read_in_turn(self._job.net, ranks, self._inputs, self._read, "auto")) as told:
+        with closing(read_in_turn(self._job.net, ranks, self._inputs, self._read, "auto", self._dtype)) as told:
             for k, (more_loss, more_correct, more_count) in enumerate(told):
                 loss, correct, count = loss + more_loss, correct + more_correct, count + more_count
                 rows, wrong = int(self._ends[k]), count - correct
@@ -152,7 +153,9 @@ class Scorer:
         configs = [{n: min(r, a.rank) for n, a in net.items()} for r in sorted(picked)]
         batches = [self._batch(index[i : i + LARGEST_BLOCK]) for i in range(0, len(index), LARGEST_BLOCK)]
         inputs = [{k: v for k, v in b.items() if k != "labels"} for b in batches]
-        told = read_population(net, configs, inputs, lambda a, i: self._job.task.row_totals(a.logits, batches[i]))
+        told = read_population(
+            net, configs, inputs, lambda a, i: self._job.task.row_totals(a.logits, batches[i]), "auto", self._dtype
+        )
         return torch.stack([torch.cat(each) for each in told]).mean(0)
 
     def _batch(self, index: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Tensor]:

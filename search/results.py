@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from archrank.search.trial import Trial
 if TYPE_CHECKING:
     from archrank.search.architecture_export import TakenNetwork
     from archrank.supernet.cut_network import CutNetwork
+    from archrank.supernet.ensembles import Ensemble
     from archrank.supernet.subnetwork import SubNetwork
 
 __all__ = ["Run", "default_form", "open_run"]
@@ -31,7 +32,7 @@ __all__ = ["Run", "default_form", "open_run"]
 
 def default_form(run: Run) -> str:
     """The form of `search extract --as` where none is asked for."""
-    return {"architectures": "torch", "encoders": "merged"}.get(run.kind, "peft")
+    return {"architectures": "torch", "encoders": "merged", "ensembles": "merged"}.get(run.kind, "peft")
 
 
 def open_run(path: str | Path) -> Run:
@@ -45,6 +46,10 @@ def open_run(path: str | Path) -> Run:
     return Run(folder, RunConfig(**values), read_log(folder / "trials.jsonl"))  # type: ignore[arg-type]
 
 
+def _kept(choices: Iterable[grammar.LayerChoice]) -> str:
+    return " ".join(f"{c.heads}h/{c.ffn}" if c.kept else "–" for c in choices)
+
+
 @dataclass(frozen=True)
 class Run:
     """What `search run` left in a folder."""
@@ -52,6 +57,8 @@ class Run:
     path: Path
     config: RunConfig
     contents: Contents
+    given: grammar.Space | None = None
+    """The space of a run that has no folder."""
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -100,14 +107,16 @@ class Run:
 
     def front(self, where: str | Sequence[str] = ()) -> ParetoFront:
         """What can be taken home now: each candidate at its latest stage, dominated ones left out."""
-        names = [*self.trials[0].values] if self.trials else None
+        names = list(dict.fromkeys(name for t in self.trials for name in t.values)) or None
         texts = [where] if isinstance(where, str) else where
         constraints = [c for text in (*self.config.where, *texts) for c in parse_where(text, names)]
         return ParetoFront.of(latest(self.trials), self.objectives, constraints)
 
     @property
     def kind(self) -> str:
-        """What its candidates are: `adapters` of a base, `architectures`, or `encoders` cut from a base."""
+        """What its candidates are: `adapters` of a base, `architectures`, `encoders` cut from a base, `ensembles` of
+        such, or whatever a user's `function` prices (`archrank.optimize`).
+        """
         return str(self.header.get("kind", "adapters"))
 
     @property
@@ -115,14 +124,24 @@ class Run:
         """Whether its candidates are networks and not parts of a base."""
         return self.kind == "architectures"
 
+    @property
+    def on_base(self) -> bool:
+        """Whether its candidates are parts of a base, described by what they do to its modules."""
+        return self.kind not in ("architectures", "function")
+
     @cached_property
     def space(self) -> grammar.Space:
         """The space as it was searched: the run's own copy, bound to the base's modules."""
+        if self.given is not None:
+            return self.given
+        if self.kind == "function" and not self.header["sites"]:
+            space = grammar.load(str(self.path / "space.lark"))
+            return space.with_input(self.header["input"]) if self.header["input"] else space
         if self.is_architecture_run:
             for file in self.config.ops:
                 ops.load_file(file)
             return grammar.load(str(self.path / "space.lark")).with_input(self.header["input"])
-        if self.kind == "encoders":
+        if self.kind in ("encoders", "ensembles"):
             layers = {name: grammar.EncoderLayer(*sizes) for name, sizes in self.header["layers"].items()}
             return grammar.load(str(self.path / "space.lark")).bind_layers(layers, self.header["length"])
         sites = {name: (shape[0], shape[1]) for name, shape in self.header["sites"].items()}
@@ -131,6 +150,10 @@ class Run:
     def choices(self, trial: Trial) -> dict[str, grammar.LayerChoice]:
         """What a trial of an encoder run does to each layer."""
         return self.space.layer_choices(self.space.parse(trial.text))
+
+    def members(self, trial: Trial) -> grammar.EnsembleChoice:
+        """The members of a trial of an ensemble run."""
+        return self.space.ensemble_choices(self.space.parse(trial.text))
 
     @property
     def modules(self) -> list[str]:
@@ -182,11 +205,15 @@ class Run:
 
     def describe(self, trial: Trial) -> str:
         """How many modules carry which rank: `7 of 18: r1×4 r2×3`; of an encoder what each layer keeps, such as
-        `12h/1536 – 6h/768`, heads and FFN channels.
+        `12h/1536 – 6h/768`, heads and FFN channels; of an ensemble the trunk, then each member's own layers.
         """
         if self.kind == "encoders":
-            kept = self.choices(trial).values()
-            return " ".join(f"{c.heads}h/{c.ffn}" if c.kept else "–" for c in kept)
+            return _kept(self.choices(trial).values())
+        if self.kind == "ensembles":
+            choice = self.members(trial)
+            shared = list(choice.members[0].values())[: choice.split]
+            own = [_kept(list(member.values())[choice.split :]) for member in choice.members]
+            return " | ".join([_kept(shared), *(part for part in own if part)])
         ranks = self.ranks(trial)
         counts = Counter(ranks.values())
         shown = " ".join(f"r{r}×{n}" for r, n in sorted(counts.items()))
@@ -198,21 +225,23 @@ class Run:
         """
         constants = self.header["constants"]
         rows = self.records(front)
-        described = None if self.is_architecture_run else {t.id: self.describe(t) for t in front}
+        described = {t.id: self.describe(t) for t in front} if self.on_base else None
         axes = [(o.name, o.direction, o.unit) for o in self.objectives]
-        heading = "layers" if self.kind == "encoders" else "adapters"
+        heading = "layers" if self.kind in ("encoders", "ensembles") else "adapters"
         text = front_table(rows, axes, described=described, description=heading) + "\n"
         if constants:
             told = ", ".join(f"{name} {number(value)}" for name, value in constants.items())
             text += f"\nthe same for every candidate ({self.config.deploy}, {self.config.serve_dtype}): {told}\n"
         return text
 
-    def extract(self, trial: Trial | int) -> SubNetwork | TakenNetwork | CutNetwork:
+    def extract(self, trial: Trial | int) -> SubNetwork | TakenNetwork | CutNetwork | Ensemble:
         """A trial's sub-network with the weights that its values were measured with.
 
         Of an architecture search a network: a finalist's with its trained weights, any other's with the shared weights
         as the search left them.
         """
+        if self.kind == "function":
+            raise ConfigError(f"{self.path}: a run of archrank.optimize has no weights; take the trial's sentence")
         if self.is_architecture_run:
             from archrank.search.architecture_export import extract_network
 
@@ -221,6 +250,10 @@ class Run:
             from archrank.search.encoder_export import extract_encoder
 
             return extract_encoder(self, trial)
+        if self.kind == "ensembles":
+            from archrank.search.ensemble_export import extract_ensemble
+
+            return extract_ensemble(self, trial)
         from archrank.search.export import extract
 
         return extract(self, trial)

@@ -24,6 +24,8 @@ from archrank.search.base_phases import BasePhases
 from archrank.search.config import ConfigError, RunConfig, read_toml, write_toml
 from archrank.search.encoder_job import EncoderJob, prepare_encoders
 from archrank.search.encoder_run import EncoderPhases
+from archrank.search.ensemble_job import EnsembleJob, prepare_ensembles
+from archrank.search.ensemble_run import EnsemblePhases
 from archrank.search.job import SUPERNET_RUNS, Job, prepare
 from archrank.search.pareto import Scale
 from archrank.search.phases import Shell
@@ -66,13 +68,15 @@ def prepared(config: RunConfig) -> AnyJobKind:
         ops.load_file(file)
     space = grammar.load(config.space)
     if space.is_layer_space:
-        return prepare_encoders(config)
+        return prepare_ensembles(config) if space.has_split else prepare_encoders(config)
     if space.is_architecture_space:
         return prepare_architectures(config)
     return prepare(config)
 
 
 def _begun(job: AnyJobKind, path: Path) -> Shell:
+    if isinstance(job, EnsembleJob):
+        return EnsemblePhases(job, path)
     if isinstance(job, EncoderJob):
         return EncoderPhases(job, path)
     return _Phases(job, path) if isinstance(job, Job) else ArchitecturePhases(job, path)
@@ -88,6 +92,11 @@ def resume(path: str | Path) -> Run:
         config = RunConfig(**{**values, "space": str(folder / "space.lark"), "out": str(folder)})  # type: ignore[arg-type]
         if (folder / "trials.jsonl").exists():
             done = open_run(folder)
+            if done.kind == "function":
+                raise ConfigError(
+                    f"{folder}: was made by archrank.optimize, whose function is not kept; to go on call it again with "
+                    f"out={str(folder)!r}"
+                )
             if done.finished:
                 return done
         return _begun(prepared(config), folder).all()

@@ -89,6 +89,24 @@ class Study:
                 self._next += 1
         return found
 
+    def ask_again(self, begin: int, n: int) -> list[Derivation]:
+        """The candidates `begin` … `begin + n - 1`, as they were or will be asked when only the trials before `begin`
+        are known, those that have been told left out: how a search goes on that was killed in the middle of a batch.
+        """
+        if begin >= self._next:
+            return self.ask(n)
+        before = [t for t in self._history if t.id < begin]
+        found: list[Derivation] = []
+        for place, d in enumerate(self.strategy.ask(before, n), begin):
+            held = self._first.get(d.key)
+            if held is None:
+                self._remember(Trial(place, d.text, d.key, {}, state=PENDING))
+                self._next = max(self._next, place + 1)
+                found.append(d)
+            elif held.state == PENDING:
+                found.append(d)
+        return found
+
     def tell(
         self,
         derivation: Derivation,

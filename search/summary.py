@@ -8,9 +8,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from archrank.search.objective import KNOWN
 from archrank.search.pareto import ParetoFront
-from archrank.search.results import Run
+from archrank.search.results import Run, default_form
 from archrank.search.storage import write_atomic
 from archrank.search.trial import Trial
 
@@ -81,6 +83,10 @@ def verdict(run: Run) -> str:
         return f"No candidate meets the constraints: {len(run.trials)} evaluations, none feasible."
     quality, knee = run.objectives[0].name, front.knee()
     best = front.best(quality)
+    if run.kind == "function":
+        shown = ", ".join(f"{n} {v:.4g}" for n, v in knee.values.items())
+        points = f"{len(front)} point{'s' if len(front) > 1 else ''}"
+        return f"{points} of {len(run.trials)} trials: best {quality} {best.values[quality]:.4g}; the knee has {shown}."
     if run.kind != "adapters":
         return _networks_verdict(run, front, "trained from scratch" if run.is_architecture_run else "fine-tuned")
     stages = sorted({t.stage for t in front}, key=["inherited", "reranked", "final"].index)
@@ -135,7 +141,8 @@ def hypervolume_curve(run: Run) -> list[tuple[int, float]]:
     if run.scale is None:
         return []
     priced = [t for t in run.trials if t.stage == "inherited"]
-    return [(n, run.scale.hypervolume([t for t in priced[:n] if not t.raced])) for n in range(1, len(priced) + 1)]
+    counts = np.unique(np.linspace(1, len(priced), min(len(priced), 300)).astype(int)).tolist()
+    return [(n, run.scale.hypervolume([t for t in priced[:n] if not t.raced])) for n in counts]
 
 
 def _pictures(run: Run, trials: list[int]) -> dict[int, str]:
@@ -150,13 +157,20 @@ def _pictures(run: Run, trials: list[int]) -> dict[int, str]:
 
 
 def _base_name(run: Run) -> str:
-    if run.is_architecture_run:
+    if run.kind == "function":
         return ""
     return str(run.header["base"]["name"]) if run.config.base else "digits_vit, which ships with archrank"
 
 
+def _command(run: Run) -> str:
+    if run.kind != "function":
+        return f"search run --config {run.path / 'config.toml'}"
+    return f"archrank.optimize(space, evaluate, …, out={str(run.path)!r})"
+
+
 def report_data(run: Run) -> ReportData:
     """The run as the plain values that the page shows."""
+    from archrank.search.ensemble_summary import ensemble_tables
     from archrank.search.report import Constant, ReportData
 
     head, front = run.header, run.front()
@@ -170,7 +184,7 @@ def report_data(run: Run) -> ReportData:
         if spent := sum(t.seconds for t in run.trials if t.stage == stage):
             phases[{"inherited": "search", "reranked": "re-rank", "final": "finalists"}[stage]] = spent
     return ReportData(
-        title=f"{head['space']} on {Path(head['data' if run.is_architecture_run else 'base']['name']).name}",
+        title=f"{head['space']} on {Path(head['base' if run.on_base else 'data']['name']).name}",
         objectives=[(o.name, o.direction, o.unit) for o in run.objectives],
         trials=run.records(run.trials),
         front=[t.id for t in front],
@@ -184,7 +198,7 @@ def report_data(run: Run) -> ReportData:
         reference={
             n: v for n, v in run.event("reference").get("values", {}).items() if n in {o.name for o in run.objectives}
         },
-        ranks={} if run.is_architecture_run else {t.id: run.ranks(t) for t in front},
+        ranks={t.id: run.ranks(t) for t in front} if run.kind in ("adapters", "encoders") else {},
         modules=run.modules,
         pictures=_pictures(run, list(dict.fromkeys(chosen.values()))),
         constants=[
@@ -192,8 +206,10 @@ def report_data(run: Run) -> ReportData:
             for n, v in head["constants"].items()
         ],
         warnings=[*head["warnings"], *run.warnings],
+        tables=ensemble_tables(run),
         phases=list(phases.items()),
-        command=f"search run --config {run.path / 'config.toml'}",
+        form=default_form(run) if run.kind == "ensembles" else "",
+        command=_command(run),
         config=(run.path / "config.toml").read_text(),
         seed=head["seed"],
         versions=head["versions"],

@@ -29,7 +29,7 @@ from archrank.supernet.training import Batches, Tick, TrainPlan, descend, only
 
 __all__ = ["EnsembleEvaluator", "EnsembleScore", "coinciding_message", "root_of"]
 
-_TRIES = 50
+_TRIES = 200
 
 
 @dataclass(frozen=True)
@@ -102,17 +102,18 @@ class EnsembleEvaluator:
 
     # -- training ---------------------------------------------------------------------------------------------------
 
-    def drawn(self, seed: int, step: int, space: Space | None = None) -> EnsembleChoice:
-        """The ensemble that is trained at a step, by the space's own probabilities; members that coincide are drawn
-        again.
+    def drawn(
+        self, seed: int, step: int, space: Space | None = None, accept: Callable[[Derivation], bool] | None = None
+    ) -> Derivation:
+        """The ensemble that is trained at a step, by the space's own probabilities; one that `accept` refuses, or whose
+        members coincide, is drawn again, up to 200 times.
         """
-        rng, choice = np.random.default_rng((seed, step)), None
+        rng, source = np.random.default_rng((seed, step)), space or self.space
         for _ in range(_TRIES):
-            choice = self.members((space or self.space).sample(rng, 1)[0])
-            if not choice.coinciding:
+            d = source.sample(rng, 1)[0]
+            if (accept is None or accept(d)) and not self.members(d).coinciding:
                 break
-        assert choice is not None
-        return choice
+        return d
 
     def train(
         self,
@@ -120,11 +121,12 @@ class EnsembleEvaluator:
         plan: TrainPlan,
         *,
         space: Space | None = None,
+        accept: Callable[[Derivation], bool] | None = None,
         parameters: Sequence[nn.Parameter] | None = None,
         checkpoint: Checkpoint | None = None,
         tick: Tick | None = None,
     ) -> float:
-        """One-shot training: an ensemble of `space` (default: the evaluator's) a step, drawn from (plan.seed, step).
+        """One-shot training: an ensemble of `space` (default: the evaluator's) a step, `drawn` from (plan.seed, step).
         Returns the seconds spent, those before an interruption included.
 
         parameters: default the adapters; everything else is frozen meanwhile. Raises NonFiniteLoss; whatever `tick`
@@ -135,7 +137,8 @@ class EnsembleEvaluator:
 
         def gradient(step: int) -> Tensor:
             inputs, labels = _split(batches(step)[0], self._device)
-            loss = members_loss(self.logits(self.drawn(plan.seed, step, space), inputs), labels)
+            choice = self.members(self.drawn(plan.seed, step, space, accept))
+            loss = members_loss(self.logits(choice, inputs), labels)
             if loss.requires_grad:  # a sub-network without adapters, and a head that is not trained, has no gradient
                 loss.backward()  # type: ignore[no-untyped-call]
             return loss.detach()

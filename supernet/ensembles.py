@@ -19,14 +19,16 @@ from typing import Any
 from torch import Tensor, nn, stack
 
 from archrank.grammar import Derivation, EncoderLayer, EnsembleChoice, LayerChoice
+from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.cut_network import AdaptedLinear
 from archrank.supernet.elastic_encoder import ElasticEncoder, EncoderConfig
 from archrank.supernet.ensemble_evaluator import coinciding_message, root_of
 from archrank.supernet.export import Home
 from archrank.supernet.net import ConfigurationError
 from archrank.supernet.shared_trunk import divided, members_loss
+from archrank.supernet.training import Batches, Tick, TrainPlan, descend, only
 
-__all__ = ["Ensemble", "ensemble"]
+__all__ = ["Ensemble", "ensemble", "fine_tune"]
 
 
 class _Held:
@@ -201,3 +203,34 @@ def ensemble(
     members = [copy.deepcopy(cut.module) if merged else cut.unmerged() for cut in cuts]
     own = sum(choices[0][name].kept for name in names[:split])
     return Ensemble(members, names[0].rpartition(".")[0], net.layers[names[0]].sizes, own, same, cuts[0].home)
+
+
+def fine_tune(
+    module: Ensemble,
+    batches: Batches,
+    plan: TrainPlan,
+    *,
+    parameters: Sequence[nn.Parameter] | None = None,
+    checkpoint: Checkpoint | None = None,
+    tick: Tick | None = None,
+) -> float:
+    """Trains an ensemble in place on the sum of its members' losses; returns the seconds spent, those before an
+    interruption included.
+
+    parameters: default the adapters and the members' heads; everything else is frozen meanwhile. Raises NonFiniteLoss;
+    whatever `tick` raises passes through after a checkpoint was written.
+    """
+    trained = [*module.adapters(), *module.heads()] if parameters is None else list(parameters)
+    device = next(module.parameters()).device
+
+    def gradient(step: int) -> Tensor:
+        batch = {key: value.to(device) for key, value in batches(step)[0].items()}
+        loss = members_loss([y.float() for y in module.member_logits(**batch)], batch["labels"])
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    module.train()
+    with only(module, trained):
+        seconds = descend(trained, plan, gradient, checkpoint=checkpoint, tick=tick)
+    module.eval()
+    return seconds

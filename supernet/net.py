@@ -132,6 +132,7 @@ class Elastic(nn.Module):
         self._selected: Tensor | None = None
         self.states = StateCache(KEPT_BYTES)
         self._chain: tuple[Chain, bool] | NoChain | None = None
+        self.narrow: tuple[int, Elastic] | None = None
         # shared with slices: the net and spectrum of the last forward, which a checkpointed layer is recomputed under
         self._live: list[tuple[Elastic, Tensor | None]] = [(self, None)]
         device = next(base.parameters()).device
@@ -251,15 +252,17 @@ class Elastic(nn.Module):
         data: Sequence[Mapping[str, Tensor]],
         method: str = "auto",
         race: Race | None = None,
+        compute_dtype: str = "fp32",
     ) -> Tensor:
         """`(n,)` mean losses over the rows of `data` (batches with labels), one for each configuration; fp64.
 
         Methods: `evaluation_methods()`; `auto` picks one. `race`: stops hopeless candidates early, whose entries are
-        inf. The selection and the training mode are left as they were.
+        inf. `compute_dtype`: fp32 for the base as it is, bf16 for a copy of it in bf16, auto for that where the CPU has
+        AMX (narrow.py). The selection and the training mode are left as they were.
         """
         from archrank.supernet.evaluation import evaluate
 
-        return evaluate(self, configs, data, method, race)
+        return evaluate(self, configs, data, method, race, compute_dtype)
 
     @property
     def targets(self) -> Sequence[nn.Module]:

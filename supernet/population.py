@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from archrank.supernet.adapters.base import AdapterFamily
 from archrank.supernet.chain import Chain, Recorded
 from archrank.supernet.states import StateCache
-from archrank.supernet.wiring import Slot, Weight, mergeable, merged_weight, wired
+from archrank.supernet.wiring import Choices, Slot, Stack, Weight, mergeable, merged_weight, wired
 
 __all__ = ["Population", "Vector", "Way", "distinct_nodes"]
 
@@ -67,7 +67,7 @@ class Population:
         with wired(self.targets, self.adapters) as slots:
             for group in self._groups(sorted(set(vectors)), recorded):
                 for vector, hidden in self._hidden(group, recorded, key, way, slots):
-                    self._set(slots, self.chain.tail, [vector], recorded.rows, way)
+                    self._set(slots, self.chain.tail, [vector], way)
                     told[vector] = read(self.chain.finish(hidden, recorded))
         return [told[v] for v in vectors]
 
@@ -89,7 +89,7 @@ class Population:
             for low in range(0, len(level), copies):
                 chunk = level[low : low + copies]
                 owners = [v for _, _, v in chunk]
-                self._set(slots, self.chain.places[depth], owners, recorded.rows, way)
+                self._set(slots, self.chain.places[depth], owners, way)
                 before = [held[parent] for parent, _, _ in chunk]
                 out = self.chain.run(depth, before[0] if len(before) == 1 else torch.cat(before), recorded)
                 for (_, node, _), part in zip(chunk, out.chunk(len(chunk)) if len(chunk) > 1 else [out], strict=True):
@@ -120,18 +120,25 @@ class Population:
                 levels[depth].append((nodes[depth], node, vector))
         return levels
 
-    def _set(self, slots: list[Slot], places: Sequence[int], vectors: Sequence[Vector], rows: int, way: Way) -> None:
+    def _set(self, slots: list[Slot], places: Sequence[int], vectors: Sequence[Vector], way: Way) -> None:
         for place in places:
-            ranks = [v[place] for v in vectors]
-            slots[place] = self._slot(place, ranks, rows, way)
+            slots[place] = self._slot(place, [v[place] for v in vectors], way)
 
-    def _slot(self, place: int, ranks: Sequence[int], rows: int, way: Way) -> Slot:
+    def _slot(self, place: int, ranks: Sequence[int], way: Way) -> Slot:
         if not any(ranks):
             return None
-        if way.merged and len(ranks) == 1 and mergeable(self.targets[place]):
-            return self._weight(place, ranks[0])
+        if way.merged and mergeable(self.targets[place]):
+            return self._weight(place, ranks[0]) if len(ranks) == 1 else self._choices(place, ranks)
         gates = torch.cat([self._mask(place, rank) for rank in ranks])
-        return gates if len(ranks) == 1 else gates.repeat_interleave(rows, 0)
+        return gates if len(ranks) == 1 else Stack(gates)
+
+    def _choices(self, place: int, ranks: Sequence[int]) -> Choices:
+        """Each stacked candidate's weight, in the layout of a linear layer."""
+        kinds = sorted(set(ranks))
+        values = [self._weight(place, rank).value for rank in kinds]
+        turned = [v if isinstance(self.targets[place], nn.Linear) else v.T for v in values]
+        choice = torch.tensor([kinds.index(rank) for rank in ranks], device=turned[0].device)
+        return Choices(torch.stack(turned), choice)
 
     def _mask(self, place: int, rank: int) -> Tensor:
         full = self.adapters[place].rank

@@ -18,10 +18,17 @@ if TYPE_CHECKING:
 __all__ = ["race_population"]
 
 Batch = Mapping[str, Tensor]
+Way = tuple[str, str]
+"""Method and compute dtype."""
 
 
 def race_population(
-    net: Elastic, configs: Sequence[Config], data: Sequence[Batch], race: Race, method: str = "auto"
+    net: Elastic,
+    configs: Sequence[Config],
+    data: Sequence[Batch],
+    race: Race,
+    method: str = "auto",
+    compute_dtype: str = "fp32",
 ) -> Raced:
     """Evaluates block by block and drops candidates as `race` says; survivors get their whole-set means.
 
@@ -32,17 +39,18 @@ def race_population(
     rows_of(data)
     if not configs:
         return Raced(torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.int64), torch.empty(0).bool())
-    return _certain(net, configs, data, race, method) if race.error == 0 else _sampled(net, configs, data, race, method)
+    way = (method, compute_dtype)
+    return _certain(net, configs, data, race, way) if race.error == 0 else _sampled(net, configs, data, race, way)
 
 
-def _certain(net: Elastic, configs: Sequence[Config], data: Sequence[Batch], race: Race, method: str) -> Raced:
+def _certain(net: Elastic, configs: Sequence[Config], data: Sequence[Batch], race: Race, way: Way) -> Raced:
     """Hardest blocks first; after each, those who lead see the rest at once, for the others to be measured against."""
-    blocks, pilot = _hardest_first(net, data, race, method)
+    blocks, pilot = _hardest_first(net, data, race, way)
     rows = rows_of(blocks)
     n, count = len(configs), len(blocks)
     seen = torch.zeros(n, count, dtype=torch.float64)
     at, beaten_by = torch.zeros(n, dtype=torch.int64), torch.full((n,), -1)
-    with Evaluator(net, method, blocks).opened() as evaluator:
+    with Evaluator(net, way[0], blocks, way[1]).opened() as evaluator:
         vectors = evaluator.vectors(configs)
 
         def see(who: Tensor, k: int) -> None:
@@ -79,7 +87,7 @@ def _certain(net: Elastic, configs: Sequence[Config], data: Sequence[Batch], rac
     return Raced(losses, spent, beaten_by >= 0, int(rows.sum()))
 
 
-def _hardest_first(net: Elastic, data: Sequence[Batch], race: Race, method: str) -> tuple[list[Batch], Tensor]:
+def _hardest_first(net: Elastic, data: Sequence[Batch], race: Race, way: Way) -> tuple[list[Batch], Tensor]:
     """Blocks in falling order of what a pilot loses on their rows, and Σ of that loss in each; the pilot has every
     module at a quarter of the largest rank.
 
@@ -87,7 +95,7 @@ def _hardest_first(net: Elastic, data: Sequence[Batch], race: Race, method: str)
     it lies, sorted.
     """
     pilot = [{name: max(1, adapter.rank // 4) for name, adapter in net.items()}]
-    told = read_population(net, pilot, data, lambda answer, i: _row_losses(answer, data[i]), method)[0]
+    told = read_population(net, pilot, data, lambda answer, i: _row_losses(answer, data[i]), *way)[0]
     found = [t for t in told if t is not None]
     if len(found) == len(data) and len({tuple(sorted((k, v.shape[1:]) for k, v in b.items())) for b in data}) == 1:
         hard, order = torch.sort(torch.cat(found).double(), descending=True, stable=True)
@@ -95,7 +103,7 @@ def _hardest_first(net: Elastic, data: Sequence[Batch], race: Race, method: str)
         parts = [{k: v[i.to(v.device)] for k, v in whole.items()} for i in torch.split(order, race.block_rows)]
         return list(parts), torch.stack([part.sum() for part in torch.split(hard, race.block_rows)])
     blocks = [part for batch in data for part in _parts(batch, race.block_rows)]
-    hard = stacked(read_population(net, pilot, blocks, loss_of, method)[0])
+    hard = stacked(read_population(net, pilot, blocks, loss_of, *way)[0])
     hard, order = torch.sort(hard, descending=True, stable=True)
     blocks = [blocks[i] for i in order.tolist()]
     return blocks, hard * rows_of(blocks)
@@ -111,7 +119,7 @@ def _row_losses(answer: Any, batch: Batch) -> Tensor | None:
     return rows.cpu() if torch.allclose(rows.mean(), own, rtol=1e-2, atol=1e-4) else None
 
 
-def _sampled(net: Elastic, configs: Sequence[Config], data: Sequence[Batch], race: Race, method: str) -> Raced:
+def _sampled(net: Elastic, configs: Sequence[Config], data: Sequence[Batch], race: Race, way: Way) -> Raced:
     blocks = [part for batch in data for part in _parts(batch, race.block_rows)]
     order = torch.randperm(len(blocks), generator=torch.Generator().manual_seed(race.seed)).tolist()
     blocks = [blocks[i] for i in order]
@@ -120,7 +128,7 @@ def _sampled(net: Elastic, configs: Sequence[Config], data: Sequence[Batch], rac
     seen = torch.zeros(n, len(blocks), dtype=torch.float64)
     spent, beaten_by = torch.zeros(n, dtype=torch.int64), torch.full((n,), -1)
     ended = torch.full((n,), len(blocks))
-    with Evaluator(net, method, blocks).opened() as evaluator:
+    with Evaluator(net, way[0], blocks, way[1]).opened() as evaluator:
         vectors = evaluator.vectors(configs)
         for k, block in enumerate(blocks, 1):
             alive = (beaten_by < 0).nonzero().flatten()

@@ -22,6 +22,7 @@ class StateCache:
         self.limit_bytes = limit_bytes
         self.bytes = 0
         self.version: int | None = None
+        self.merges: bool | None = None  # whether merged weights round little enough, once that was tried
         self._held: OrderedDict[Hashable, Tensor] = OrderedDict()
 
     def __len__(self) -> int:
@@ -34,7 +35,7 @@ class StateCache:
         """The store for these weights: empty where it held others'."""
         if version != self.version:
             self.clear()
-            self.version = version
+            self.version, self.merges = version, None
         return self
 
     def get(self, key: Hashable) -> Tensor | None:

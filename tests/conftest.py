@@ -1,4 +1,4 @@
-"""Shared fixtures: tiny random-weight models of four kinds, and where the public tables lie."""
+"""Shared fixtures: tiny random-weight models of four kinds, where the public tables lie, Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may wait for a hub
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if shutil.which("nvidia-smi") is None:
     # Triton decides at its import whether kernels are interpreted; ops run them only in tests with the fixture
-    # `interpreter` (tests/kernels)
+    # `interpreter` (below)
     os.environ.setdefault("TRITON_INTERPRET", "1")
     os.environ.setdefault("ARCHRANK_KERNELS", "torch")
 
@@ -86,3 +87,40 @@ def shared_data() -> Path:
     if not (folder / "devices.csv").exists():
         pytest.skip(f"no public tables at {folder}: set ARCHRANK_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ops run their Triton kernels as Python on CPU tensors; skipped where there is no Triton.
+
+    The interpreter keeps bf16 as the bits of a uint16 and multiplies those: every version tried gives garbage for a
+    product, without a word. Its operands are widened here; kernels themselves cast to fp32 before any other
+    arithmetic.
+    """
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("TRITON_INTERPRET=1 was not set when the tests began")
+    pytest.importorskip("triton")
+    monkeypatch.setenv("ARCHRANK_KERNELS", "")
+    import torch
+    from triton.runtime import interpreter as triton_interpreter
+
+    from archrank.kernels import backend
+
+    plain = triton_interpreter.InterpreterBuilder.create_dot
+
+    def create_dot(self: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
+        return plain(self, _widened(a), _widened(b), d, *rest)
+
+    monkeypatch.setattr(triton_interpreter.InterpreterBuilder, "create_dot", create_dot)
+    monkeypatch.setitem(backend.DTYPES, "cpu", (*backend.DTYPES["cpu"], torch.bfloat16))
+
+
+def _widened(operand: Any) -> Any:
+    import numpy as np
+
+    if operand.data.dtype != np.uint16:
+        return operand
+    from triton.language import float32
+    from triton.runtime.interpreter import TensorHandle
+
+    return TensorHandle((operand.data.astype(np.uint32) << 16).view(np.float32), float32)

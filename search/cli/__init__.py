@@ -32,21 +32,8 @@ class Command(Protocol):
 
 def commands() -> dict[str, Command]:
     """{name: module}, sorted by where they stand in a user's day."""
-    order = [
-        "run",
-        "plan",
-        "resume",
-        "front",
-        "extract",
-        "report",
-        "shrink",
-        "agreement",
-        "check",
-        "sample",
-        "explain",
-        "draw",
-        "list",
-    ]
+    order = ["run", "plan", "resume", "watch", "front", "compare", "extract", "report", "bench"]
+    order += ["shrink", "agreement", "check", "sample", "explain", "draw", "list"]
     names = [m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")]
     names.sort(key=lambda n: (order.index(n) if n in order else len(order), n))
     return {name: cast(Command, import_module(f"{__name__}.{name}")) for name in names}

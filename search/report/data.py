@@ -27,6 +27,17 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Table:
+    """A plain table of the page: its name in the page's addresses, a heading, columns, rows of texts, a note."""
+
+    name: str
+    heading: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything the page shows; `title`, `objectives` and `trials` are needed, the rest appears where given.
 
@@ -35,7 +46,7 @@ class ReportData:
     test split) and `reason` (why it failed). `ranks` gives {trial id: {module: rank}} for the trials of the front; a
     module left out of a trial's map carries no adapter there. `modules` are the full names in model order. `pictures`
     gives {trial id: SVG} as `search.drawing.svg` draws it. `reference` is the hypervolume's reference point in the
-    objectives' own directions and units.
+    objectives' own directions and units, `form` what `search extract --as` takes (default: by the kind of run).
     """
 
     title: str
@@ -55,7 +66,9 @@ class ReportData:
     constants: Sequence[Constant] = ()
     warnings: Sequence[str] = ()
     pictures: Mapping[int, str] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
     phases: Sequence[tuple[str, float]] = ()
+    form: str = ""
     command: str = ""
     config: str = ""
     seed: int | None = None

@@ -78,6 +78,7 @@ def _body(data: ReportData) -> tuple[str, list[Figure]]:
         ),
         section("pictures", "What the networks look like", pictures(data), PICTURES_NOTE),
         section("table", "Points of the front", sections.front_table(data, rows, found), _table_note(rows, data)),
+        *(section(t.name, t.heading, sections.table(t), t.note) for t in data.tables),
         section("failed", "Trials without a result", sections.failures(rows)),
         section("phases", "Where the time went", sections.phases(data)),
         section("reproduce", "How to reproduce", sections.reproduce(data)),
@@ -103,7 +104,7 @@ def _front_note(data: ReportData, single: bool) -> str:
 def _table_note(rows: list[Row], data: ReportData) -> str:
     front = set(data.front)
     tested = NEVER_SELECTED if any(r.test for r in rows if r.id in front) else ""
-    form = "torch" if data.pictures and not data.modules else "peft"
+    form = data.form or ("torch" if data.pictures and not data.modules else "peft")
     take = f"Take one home with <code>search extract RUN --pick ID --as {form} --out DIR</code>."
     return f"{take} {tested}".strip()
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from archrank.search.report.data import STAGES, ReportData, Row
+from archrank.search.report.data import STAGES, ReportData, Row, Table
 from archrank.search.report.figures import Figure, labels, ranks_summary, stage_name
 from archrank.search.report.stages import Chain, agreements
 from archrank.search.report.text import NOTHING, duration, number, shorten
@@ -230,6 +230,15 @@ def failures(rows: Sequence[Row]) -> str:
         f'<div class="scroll"><table><thead><tr><th>trial</th><th>state</th><th>stage</th><th>reason</th>'
         f"<th>sentence</th></tr></thead><tbody>{body}</tbody></table></div>{more}</details>"
     )
+
+
+def table(found: Table) -> str:
+    """Texts in rows; nothing where there are none."""
+    if not found.rows:
+        return ""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in found.columns)
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in found.rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def phases(data: ReportData) -> str:

@@ -61,9 +61,9 @@ def _table(place: Place) -> Array:
     if ways < 2:
         return np.zeros((ways + 1, 0))
     if place.numbers is None:
-        return np.vstack([np.eye(ways), np.zeros(ways)]) / np.sqrt(2)
+        return np.asarray(np.vstack([np.eye(ways), np.zeros(ways)]) / np.sqrt(2))
     thermometer = np.tril(np.ones((ways, ways)), -1)[:, :-1] / np.sqrt(ways - 1)
-    return np.vstack([thermometer, np.full(ways - 1, 0.5) / np.sqrt(ways - 1)])
+    return np.asarray(np.vstack([thermometer, np.full(ways - 1, 0.5) / np.sqrt(ways - 1)]))
 
 
 def _shared_labels(places: Sequence[Place]) -> tuple[str, ...]:

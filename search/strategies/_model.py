@@ -48,11 +48,13 @@ def _agreement(a: Array, b: Array) -> float:
 
 
 class Belief:
-    """One objective's model on x (n, f), y (n,), in the objective's own unit; `before`: the last one, for its factor."""
+    """One objective's model on x (n, f), y (n,), in its own unit; `before`: the last one, for its factor."""
 
     def __init__(self, x: Array, y: Array, groups: Groups, choice: Choice, before: Belief | None = None) -> None:
         self.warp: Warp = warp(choice.kind, y)
-        self.process = Process(x, self.warp(y), groups, choice.setting, None if before is None else before.process)
+        self.process: Process = Process(
+            x, self.warp(y), groups, choice.setting, None if before is None else before.process
+        )
 
     def mean(self, x: Array) -> Array:
         """(k, f) -> (k,), in single precision: to choose what is looked at closely."""
@@ -82,8 +84,16 @@ class Watched:
         """(k,), in the objective's unit: by the warp's slope."""
         back, sd = self._belief.warp.back, np.sqrt(self._variance) * self._belief.process.scale
         if self._belief.warp.kind == "none":
-            return np.maximum(sd * self._belief.warp.width, 1e-9 * (1 + np.abs(self.mean)))
-        return np.maximum((back(self._z + sd) - back(self._z - sd)) / 2, 1e-9 * (1 + np.abs(self.mean)))
+            return np.asarray(np.maximum(sd * self._belief.warp.width, 1e-9 * (1 + np.abs(self.mean))))
+        found: Array = np.maximum((back(self._z + sd) - back(self._z - sd)) / 2, 1e-9 * (1 + np.abs(self.mean)))
+        return found
+
+    def know(self, i: int, value: float, sd: float | None) -> None:
+        """Candidate i has this value, with this deviation or (None) a quarter of the model's."""
+        self.mean[i] = value
+        self._z[i] = self._belief.warp(np.array([value]))[0]
+        own = float(self.deviation()[i])
+        self._variance[i] *= min(1.0, (0.25 if sd is None else sd / own)) ** 2
 
     def take(self, i: int) -> None:
         """Candidate i counts as known."""

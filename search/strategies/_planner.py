@@ -5,8 +5,9 @@ and `linas`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,8 @@ TUNED_ON = 128  # trials of them
 @dataclass(frozen=True)
 class Fitted:
     """beliefs: of each objective, then of the violation where one was seen; best: parents, best first; values (n, m)
-    minimised and feasible (n,) of the trials; pending: candidates that are being measured.
+    minimised and feasible (n,) of the trials; pending: candidates that are being measured; graphs: in a literal space
+    the rows of `values` by graph.
     """
 
     beliefs: list[Belief]
@@ -43,6 +45,7 @@ class Fitted:
     values: Array
     feasible: NDArray[np.bool_]
     pending: list[Derivation]
+    graphs: dict[str, list[int]]
 
 
 class Planner:
@@ -52,9 +55,22 @@ class Planner:
 
     def __init__(self, space: Space, objectives: Sequence[Objective]) -> None:
         self.objectives, self.read, self.pool = len(objectives), Sentences(space), pool_of(space)
-        self._past = Past(objectives)
+        self.space, self._past = space, Past(objectives)
+        self._graphs: dict[str, str] = {}
+        self._threads: Any = None
         self._choices: dict[tuple[int, int], tuple[bytes, Choice]] = {}
         self._last: dict[int, Belief] = {}
+
+    def single_threaded(self) -> AbstractContextManager[object]:
+        """Linear algebra on one thread: these matrices are so small that threads wait for each other longer than they
+        compute, and on a busy machine many times longer.
+        """
+        if self._threads is None:
+            from threadpoolctl import ThreadpoolController
+
+            self._threads = ThreadpoolController()
+        found: AbstractContextManager[object] = self._threads.limit(limits=1, user_api="blas")
+        return found
 
     def fitted(self, trials: Sequence[Trial]) -> Fitted | None:
         """None where too few are measured."""
@@ -69,7 +85,16 @@ class Planner:
         beliefs = self._beliefs(self.pool.features(known), y, broken)
         best = [known[i] for i in survivors(y, broken, PARENTS)]
         pending = [d for t in trials if t.state == PENDING and (d := self.read(t.text)) is not None]
-        return Fitted(beliefs, best, y, broken == 0, pending)
+        graphs: dict[str, list[int]] = {}
+        for i, d in enumerate(known if self.space.is_literal else ()):
+            graphs.setdefault(self.graph(d), []).append(i)
+        return Fitted(beliefs, best, y, broken == 0, pending, graphs)
+
+    def graph(self, d: Derivation) -> str:
+        """The key of a candidate's graph."""
+        if d.key not in self._graphs:
+            self._graphs[d.key] = self.space.graph_key(d)
+        return self._graphs[d.key]
 
     def _beliefs(self, x: Array, y: Array, broken: Array) -> list[Belief]:
         """Of each objective and, where a trial broke a constraint, of the violation (feasible: -1)."""
@@ -111,7 +136,7 @@ def _kept(y: Array, broken: Array) -> NDArray[np.int64]:
     if whole <= MOST:
         return np.arange(len(y))
     best = survivors(y[: whole - MOST // 2], broken[: whole - MOST // 2], MOST // 2)
-    return np.r_[np.sort(best), np.arange(whole - MOST // 2, len(y))].astype(np.int64)
+    return np.concatenate([np.sort(best), np.arange(whole - MOST // 2, len(y))]).astype(np.int64)
 
 
 def _tuning_rows(y: Array) -> NDArray[np.int64]:
@@ -121,4 +146,4 @@ def _tuning_rows(y: Array) -> NDArray[np.int64]:
     order = np.argsort(y, kind="stable")
     half = TUNED_ON // 2
     rest = order[half:][np.linspace(0, len(y) - half - 1, TUNED_ON - half).astype(int)]
-    return np.sort(np.r_[order[:half], rest]).astype(np.int64)
+    return np.sort(np.concatenate([order[:half], rest])).astype(np.int64)

@@ -7,6 +7,7 @@ sentences are varied one by one by the grammar.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +34,18 @@ SAMPLES = 50
 SURVIVORS = 40
 
 
+@dataclass(frozen=True)
+class Pooled:
+    """features (k, f) and predictions (k, p) of candidates; `read(i)` is one of them, None where it breaks the bounds,
+    `graph(i)` the key of what it writes.
+    """
+
+    features: Array
+    told: Array
+    read: Callable[[int], Derivation | None]
+    graph: Callable[[int], str]
+
+
 class Pool:
     """Candidates of one space, with features; `groups` numbers each feature's group."""
 
@@ -49,8 +62,8 @@ class Pool:
         predict: Predict,
         choose: Choose,
         rng: np.random.Generator,
-    ) -> tuple[Array, Array, Callable[[int], Derivation | None]]:
-        """Features and predictions of new candidates, and how to read one of them (None where it breaks the bounds).
+    ) -> Pooled:
+        """New candidates.
 
         best: the parents to begin with, best first; those that are not dominated have their neighbours looked at.
         """
@@ -66,6 +79,7 @@ class RowPool(Pool):
         self._rows: dict[str, list[int]] = {}
         self._open = np.flatnonzero(paths.sizes > 1)
         self._known: dict[bytes, Derivation | None] = {}
+        self._graphs: dict[bytes, str] = {}
 
     def _encoded(self, candidates: Sequence[Derivation]) -> Codes:
         for d in candidates:
@@ -84,7 +98,7 @@ class RowPool(Pool):
         predict: Predict,
         choose: Choose,
         rng: np.random.Generator,
-    ) -> tuple[Array, Array, Callable[[int], Derivation | None]]:
+    ) -> Pooled:
         """See `Pool.evolved`."""
         elite = self._encoded(best)
         known = {row.tobytes() for row in self._encoded_taken(taken)}
@@ -98,7 +112,16 @@ class RowPool(Pool):
                 x_more = self._of(more)
                 rows, x = np.concatenate([rows, more]), np.concatenate([x, x_more])
                 told = np.concatenate([told, predict(x_more)])
-        return x, told, lambda i: self._read(rows[i])
+        return Pooled(x, told, lambda i: self._read(rows[i]), lambda i: self._graph(rows[i]))
+
+    def _graph(self, row: Codes) -> str:
+        """The key of the graph that a row writes, bounds unchecked."""
+        name = row.tobytes()
+        if name not in self._graphs:
+            if len(self._graphs) > 20_000:
+                self._graphs.clear()
+            self._graphs[name] = self._space.graph_key(self._paths.written(row.tolist()))
+        return self._graphs[name]
 
     def _encoded_taken(self, taken: Collection[str]) -> Codes:
         rows = [self._rows[key] for key in taken if key in self._rows]
@@ -169,7 +192,7 @@ class TextPool(Pool):
         predict: Predict,
         choose: Choose,
         rng: np.random.Generator,
-    ) -> tuple[Array, Array, Callable[[int], Derivation | None]]:
+    ) -> Pooled:
         """See `Pool.evolved`."""
         pool: dict[str, Derivation] = {}
         parents = list(best)
@@ -183,14 +206,13 @@ class TextPool(Pool):
                 parents = [found[i] for i in choose(predict(self.features(found)), 10)] + list(best[:6])
         found = list(pool.values())
         x = self.features(found) if found else np.zeros((0, len(self.groups)))
-        return x, predict(x), lambda i: found[i]
+        return Pooled(x, predict(x), lambda i: found[i], lambda i: self._space.graph_key(found[i]))
 
     def _child(self, parents: Sequence[Derivation], rng: np.random.Generator) -> Derivation | None:
         a, b = (parents[int(k)] for k in rng.integers(len(parents), size=2))
         try:
-            return (
-                self._space.mutate(a, rng) if a.key == b.key or rng.random() < 0.5 else self._space.crossover(a, b, rng)
-            )
+            alone = a.key == b.key or rng.random() < 0.5
+            return self._space.mutate(a, rng) if alone else self._space.crossover(a, b, rng)
         except ValueError:  # a space of one sentence has no neighbour
             return None
 

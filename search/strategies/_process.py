@@ -79,7 +79,8 @@ class Process:
     def _kernel(self, x: Array, norms: Array, count: int | None = None) -> Array:
         gram = x @ self._x[:count].T
         r2 = norms[:, None] + self._norms[None, :count] - 2 * gram
-        return _matern(np.maximum(r2, 0.0, out=r2)) + self.setting.linear * gram
+        found: Array = _matern(np.maximum(r2, 0.0, out=r2)) + self.setting.linear * gram
+        return found
 
     def cross(self, x: Array) -> Array:
         """(k, f) -> (k, n): kernel values with what it was fitted to."""

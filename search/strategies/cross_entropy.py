@@ -8,6 +8,7 @@ with the probabilities that were learned; `search run --write-space FILE` writes
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,7 +49,7 @@ class CrossEntropy:
             place = len(history) + j
             space = self._after(list(history[: place - place % GENERATION]))
             rng = generator(self._seed, place)
-            candidate = self._fresh.find(rng, taken, lambda space=space, rng=rng: space.sample(rng, 1)[0])
+            candidate = self._fresh.find(rng, taken, partial(_drawn, space, rng))
             if candidate is None:
                 break
             taken.add(candidate.key)
@@ -59,6 +60,10 @@ class CrossEntropy:
         if self._learned[0] != trials:
             self._learned = trials, learned(self._space, self._objectives, trials, self._read)
         return self._learned[1]
+
+
+def _drawn(space: Space, rng: np.random.Generator) -> Derivation:
+    return space.sample(rng, 1)[0]
 
 
 def learned(

@@ -43,7 +43,8 @@ class LINAS:
             place = len(seen)
             begin = seen[: place - place % POPULATION]
             if self._plan[0] != begin:
-                self._plan = begin, self._generation(begin) if begin else []
+                with self._planner.single_threaded():
+                    self._plan = begin, self._generation(begin) if begin else []
             candidate = next((d for d in self._plan[1] if d.key not in taken), None)
             candidate = candidate or self._fresh.find(generator(self._seed, place), taken)
             if candidate is None:
@@ -61,10 +62,10 @@ class LINAS:
         choose = partial(promising, objectives=self._planner.objectives)
         rng = generator(self._seed, len(begin))
         keys = {t.key for t in begin}
-        _, told, read = self._planner.pool.evolved(fitted.best, keys, partial(predicted, fitted.beliefs), choose, rng)
+        pooled = self._planner.pool.evolved(fitted.best, keys, partial(predicted, fitted.beliefs), choose, rng)
         found: dict[str, Derivation] = {}
-        for i in choose(told, len(told)):
-            candidate = read(int(i))
+        for i in choose(pooled.told, len(pooled.told)):
+            candidate = pooled.read(int(i))
             if candidate is not None and candidate.key not in keys:
                 found.setdefault(candidate.key, candidate)
             if len(found) == POPULATION:

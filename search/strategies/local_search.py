@@ -34,7 +34,7 @@ class LocalSearch:
         self._space, self._fresh, self._past, self._seed = space, Fresh(space), Past(objectives), seed
         self._read, self._paths = Sentences(space), space.paths()
         self._done: set[str] = set()  # keys whose listed neighbours are all taken: they stay so
-        self._near: dict[str, list[Derivation | None | tuple[int, ...]]] = {}
+        self._near: dict[str, list[Derivation | tuple[int, ...] | None]] = {}
 
     def ask(self, history: Sequence[Trial], n: int) -> list[Derivation]:
         """At most `n` new candidates."""
@@ -85,10 +85,10 @@ class LocalSearch:
             rows = rows[rng.permutation(len(rows))]
             near = self._near[d.key] = [tuple(row) for row in rows.tolist()]
         for i, row in enumerate(near):
-            if isinstance(row, tuple):
-                row = near[i] = self._paths.decode(row)
-            if row is not None:
-                yield row
+            candidate = self._paths.decode(row) if isinstance(row, tuple) else row
+            near[i] = candidate
+            if candidate is not None:
+                yield candidate
 
 
 STRATEGY = LocalSearch

@@ -104,7 +104,10 @@ class Optuna:
         import optuna
 
         directions = ["minimize"] * len(self._past.objectives)
-        return optuna.create_study(directions=directions, sampler=optuna.samplers.RandomSampler(seed=0))
+        self._storage = optuna.storages.InMemoryStorage()
+        return optuna.create_study(
+            storage=self._storage, directions=directions, sampler=optuna.samplers.RandomSampler(seed=0)
+        )
 
     def _fold(self, measured: list[Trial], values: NDArray[np.float64]) -> None:
         k = len(self._added)
@@ -144,7 +147,11 @@ class Optuna:
         """
         chooser = self._sampler(int(generator(self._seed, self._count).integers(2**31)))
         if hasattr(chooser, "get_parent_population"):
-            chooser.get_parent_population(self._study, generation)
+            import optuna
+
+            # a study object keeps the trials it saw first, also when more are added: a new one sees them all
+            study = optuna.load_study(study_name=self._study.study_name, storage=self._storage)
+            chooser.get_parent_population(study, generation)
 
     def _sampled(self, seed: int) -> Derivation:
         """One proposal; the trial that asked for it is told as failed, which samplers overlook."""

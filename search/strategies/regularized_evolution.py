@@ -27,7 +27,7 @@ TOURNAMENT = 5
 
 
 class RegularizedEvolution:
-    """The first 20 proposals are samples; then each mutates the winner of 5 drawn from the latest 20 measured trials."""
+    """The first 20 proposals are samples; then each mutates the best of 5 drawn from the latest 20 measured trials."""
 
     def __init__(self, space: Space, objectives: Sequence[Objective], seed: int) -> None:
         self._space, self._fresh, self._past, self._seed = space, Fresh(space), Past(objectives), seed

@@ -19,7 +19,8 @@ from archrank.search.objective import Objective
 from archrank.search.pareto import non_dominated
 from archrank.search.strategies._gain import expected_gain
 from archrank.search.strategies._model import Watched
-from archrank.search.strategies._planner import Planner, predicted, promising
+from archrank.search.strategies._planner import Fitted, Planner, predicted, promising
+from archrank.search.strategies._pool import Pooled
 from archrank.search.strategies.base import Fresh, Past, generator
 from archrank.search.trial import PENDING, Trial
 
@@ -33,6 +34,7 @@ START = 16  # trials before the first model
 FINAL = 120  # candidates whose expected gain is computed
 REACH = 3.0  # see `_reference`
 FIRST = 64
+PAIRS = 5  # sentences of one graph to see before their spread is believed
 
 
 class Surrogate:
@@ -66,7 +68,8 @@ class Surrogate:
         begin = seen[: place - place % width]
         if place >= START:
             if self._plan[0] != begin:
-                self._plan = begin, self._planned(begin, width, generator(self._seed, len(begin)))
+                with self._planner.single_threaded():
+                    self._plan = begin, self._planned(begin, width, generator(self._seed, len(begin)))
             for candidate in self._plan[1]:
                 if candidate.key not in taken:
                     return candidate
@@ -79,28 +82,63 @@ class Surrogate:
             return []
         keys = {t.key for t in begin}
         choose = partial(promising, objectives=m)
-        features, told, read = pool.evolved(fitted.best, keys, partial(predicted, fitted.beliefs), choose, rng)
-        if not len(features):
+        pooled = pool.evolved(fitted.best, keys, partial(predicted, fitted.beliefs), choose, rng)
+        if not len(pooled.told):
             return []
-        pick = choose(told, FINAL)
-        queue = features[pick]
+        pick = choose(pooled.told, FINAL if not fitted.graphs else 3 * FINAL)
+        if fitted.graphs:
+            pick = _unlike(pick, pooled, fitted)
+        queue = pooled.features[pick]
         if fitted.pending:
             queue = np.concatenate([queue, pool.features(fitted.pending)])
         feasible = fitted.values[fitted.feasible]
         front = feasible[non_dominated(feasible)]
         worst = _reference(feasible if len(feasible) else fitted.values)
         greedy = _Greedy([b.watch(queue) for b in fitted.beliefs], m, front, worst, rng)
-        for i in range(len(pick), len(queue)):
-            greedy.take(i)
+        for place in range(len(pick), len(queue)):
+            greedy.take(place)
+        if fitted.graphs:
+            _known_graphs(greedy, [pooled.graph(int(i)) for i in pick], fitted)
         found: dict[str, Derivation] = {}
         while len(found) < width and (i := greedy.best(len(pick))) is not None:
-            candidate = read(int(pick[i]))
+            candidate = pooled.read(int(pick[i]))
             if candidate is None or candidate.key in keys or candidate.key in found:
                 greedy.drop(i)
                 continue
             found[candidate.key] = candidate
             greedy.take(i)
         return list(found.values())
+
+
+def _unlike(pick: NDArray[np.int64], pooled: Pooled, fitted: Fitted) -> NDArray[np.int64]:
+    """Of a literal space: at most FINAL of these, a quarter of them other sentences of graphs that were measured, or
+    that stand before.
+    """
+    kept: list[int] = []
+    again, seen = 0, set(fitted.graphs)
+    for i in pick.tolist():
+        graph = pooled.graph(i)
+        again += graph in seen
+        if graph in seen and again > FINAL // 4:
+            continue
+        seen.add(graph)
+        kept.append(i)
+        if len(kept) == FINAL:
+            break
+    return np.array(kept, np.int64)
+
+
+def _known_graphs(greedy: _Greedy, graphs: Sequence[str], fitted: Fitted) -> None:
+    """Another sentence of a measured graph is believed to have its values, give or take what such sentences were seen
+    to differ by.
+    """
+    several = [rows for rows in fitted.graphs.values() if len(rows) > 1]
+    apart = [fitted.values[rows] - fitted.values[rows].mean(0) for rows in several]
+    pairs = sum(len(rows) - 1 for rows in several)
+    seen = np.sqrt((np.concatenate(apart) ** 2).sum(0) / pairs) if pairs >= PAIRS else None
+    for i, graph in enumerate(graphs):
+        if rows := fitted.graphs.get(graph):
+            greedy.known(i, fitted.values[rows].mean(0), seen)
 
 
 class _Greedy:
@@ -125,6 +163,12 @@ class _Greedy:
         gain = np.where(self._left, gain, -np.inf)[:count]
         i = int(np.argmax(gain))
         return i if np.isfinite(gain[i]) else None
+
+    def known(self, i: int, values: Array, sd: Array | None) -> None:
+        """Believed to have these values (m,); sd None: with a quarter of the model's deviations."""
+        self._mean[i, : self._m] = values
+        for j, w in enumerate(self._watched[: self._m]):
+            w.know(i, float(values[j]), None if sd is None else float(sd[j]))
 
     def drop(self, i: int) -> None:
         """Not to be proposed."""

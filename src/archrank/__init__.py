@@ -19,17 +19,22 @@ if TYPE_CHECKING:
     from archrank.grammar.user_ops import op as op
     from archrank.search.api import open_run as open
     from archrank.search.api import run as run
+    from archrank.search.optimizing import optimize as optimize
     from archrank.search.shrinking import shrink as shrink
     from archrank.search.study import Study as Study
 
 __version__ = "0.1.0"
-__all__ = ["Study", "__version__", "grammar", "kernels", "op", "open", "predictors", "run", "search", "shrink", "spaces", "supernet"]
+__all__ = [
+    "Study", "__version__", "grammar", "kernels", "op", "open", "optimize", "predictors", "run", "search", "shrink", "spaces",
+    "supernet",
+]  # fmt: skip
 
 _ATTRIBUTES = {
     "op": ("archrank.grammar.user_ops", "op"),
     "run": ("archrank.search.api", "run"),
     "open": ("archrank.search.api", "open_run"),
     "shrink": ("archrank.search.shrinking", "shrink"),
+    "optimize": ("archrank.search.optimizing", "optimize"),
     "Study": ("archrank.search.study", "Study"),
 }
 _PACKAGES = ("grammar", "kernels", "predictors", "search", "spaces", "supernet")

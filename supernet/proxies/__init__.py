@@ -3,8 +3,9 @@
     proxies.load("synflow")(module, batch)        # -> float
     proxies.scores(module, batch)                 # -> {name: float}, of all there are
 
-module: an ordinary network, an `Elastic` net or a slice of one; what requires a gradient is what counts. batch: the
-keywords of its forward and `labels`. The module, its gradients and its mode are the same afterwards.
+module: an ordinary network, of which every parameter counts that requires a gradient, or an `Elastic` net (or a slice
+of one), of which the adapters count. batch: the keywords of its forward and `labels`. The module, its gradients and its
+mode are the same afterwards.
 """
 
 from __future__ import annotations

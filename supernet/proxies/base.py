@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from archrank.supernet.net import Elastic
+
 __all__ = ["ProxyError", "finite", "inputs_of", "logits_of", "loss_of", "untouched", "weights_of"]
 
 
@@ -46,8 +48,9 @@ def loss_of(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 
 def weights_of(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters that would be trained; ProxyError where there is none."""
-    found = [p for p in module.parameters() if p.requires_grad]
+    """The parameters that would be trained (of an `Elastic` net its adapters'); ProxyError where there is none."""
+    trained = module.adapters if isinstance(module, Elastic) else module
+    found = [p for p in trained.parameters() if p.requires_grad]
     if not found:
         raise ProxyError(f"{type(module).__name__} has no parameter that requires a gradient: nothing to score")
     return found

@@ -95,3 +95,15 @@ def test_bad_choices_are_told(choice: Tensor, says: str) -> None:
             op(torch.ones(4, 2, 8), torch.ones(4, 5, 8), choice)
         with pytest.raises(ValueError, match=r"the width of x is 8, and must be 7"):
             op(torch.ones(4, 2, 8), torch.ones(4, 5, 7), torch.zeros(4, dtype=torch.int64))
+
+
+def test_export_and_compile() -> None:
+    args = (torch.randn(3, 2, 4), torch.randn(2, 3, 4), torch.tensor([1, 0, 1]))
+    want = kernels.grouped_choice_linear_reference(*args)
+
+    class Layer(torch.nn.Module):
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return kernels.grouped_choice_linear(*inputs)
+
+    torch.testing.assert_close(torch.export.export(Layer(), args).module()(*args), want)
+    torch.testing.assert_close(torch.compile(Layer(), fullgraph=True, backend="aot_eager")(*args), want)

@@ -39,3 +39,31 @@ def test_bad_arguments_are_told() -> None:
     bits, scale, _, dtype = kernels.onebit_pack(torch.ones(2, 8))
     with pytest.raises(ValueError, match=r"bits \(2, 1\) uint8 and scale \(2, 1\), n = 9: bits are uint8 with 2 a row"):
         kernels.onebit_unpack(bits, scale, 9, dtype)
+    with pytest.raises(ValueError, match=r"scale \(2, 1\) is float64 on cpu.*one float32 a row beside the bits"):
+        kernels.onebit_unpack(bits, scale.double(), 8, dtype)
+    with pytest.raises(ValueError, match=r"dtype int64; one float32 a row"):
+        kernels.onebit_unpack(bits, scale, 8, torch.int64)
+
+
+def test_opcheck_export_and_compile() -> None:
+    x = torch.randn(3, 13, generator=torch.Generator().manual_seed(0))
+    torch.library.opcheck(torch.ops.archrank.onebit_pack.default, (x,))
+    bits, scale, n, dtype = kernels.onebit_pack(x)
+    torch.library.opcheck(torch.ops.archrank.onebit_unpack.default, (bits, scale.clone().requires_grad_(), n, dtype))
+
+    class Both(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return kernels.onebit_unpack(*kernels.onebit_pack(x))
+
+    want = Both()(x)
+    assert torch.equal(torch.export.export(Both(), (x,)).module()(x), want)
+    assert torch.equal(torch.compile(Both(), fullgraph=True, backend="aot_eager")(x), want)
+
+
+def test_the_gradient_of_a_scale() -> None:
+    bits, scale, n, _ = kernels.onebit_pack(torch.randn(2, 5, generator=torch.Generator().manual_seed(0)))
+    scale.requires_grad_()
+    up = torch.arange(10.0).view(2, 5)
+    (kernels.onebit_unpack(bits, scale, n, torch.float32) * up).sum().backward()
+    signs = kernels.onebit_unpack(bits, torch.ones(2, 1), n, torch.float32)
+    assert torch.equal(scale.grad, (signs * up).sum(1, keepdim=True))

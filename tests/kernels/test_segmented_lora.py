@@ -47,6 +47,7 @@ def test_equals_fp64(
 
 def test_opcheck() -> None:
     args = make((3, 2), (2, 1), 4, 5, torch.float64)
+    kernels.segmented_lora(*args)  # the file's ops exist once it is loaded
     torch.library.opcheck(torch.ops.archrank.segmented_lora.default, args)
 
 
@@ -78,3 +79,17 @@ def test_bad_adapters_are_told() -> None:
         kernels.segmented_lora(x, [], [], torch.tensor([0]))
     with pytest.raises(ValueError, match=r"offsets \(3,\) are float32; int32 or int64"):
         kernels.segmented_lora(x, As, Bs, offsets.float())
+
+
+def test_export_and_compile() -> None:
+    x, As, Bs, offsets = make((4, 2), (2, 3), 8, 5, torch.float32)
+    want = kernels.segmented_lora_reference(x, As, Bs, offsets)
+
+    class Layer(torch.nn.Module):
+        def forward(self, x: Tensor, As: list[Tensor], Bs: list[Tensor], offsets: Tensor) -> Tensor:
+            return kernels.segmented_lora(x, As, Bs, offsets)
+
+    args = tuple([t.detach() for t in a] if isinstance(a, list) else a.detach() for a in (x, As, Bs, offsets))
+    torch.testing.assert_close(torch.export.export(Layer(), args).module()(*args), want)
+    compiled = torch.compile(kernels.segmented_lora, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, As, Bs, offsets), want)

@@ -74,3 +74,35 @@ def test_a_bad_delta_is_told_and_changes_nothing(index: Tensor, value: Tensor, s
 def test_a_weight_in_pieces_is_told() -> None:
     with pytest.raises(ValueError, match=r"W \(4, 4\).*must be floating and contiguous"):
         kernels.sparse_delta_apply(torch.ones(4, 4).T, torch.tensor([0]), torch.ones(1))
+
+
+def test_opcheck_export_and_compile() -> None:
+    W, index, index2 = torch.randn(6, 5), torch.tensor([3, 7, 20]), torch.tensor([1, 7])
+    value, value2 = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-1.0, 5.0])
+    kernels.sparse_delta_apply(W.clone(), index, value)  # the file's ops exist once it is loaded
+    ops = torch.ops.archrank
+    torch.library.opcheck(ops.sparse_delta_apply.default, (W.clone(), index, value))
+    torch.library.opcheck(ops.sparse_delta_undo.default, (W.clone(), index, value))
+    torch.library.opcheck(ops.sparse_delta_switch.default, (W.clone(), index, value, index2, value2))
+
+    class Switched(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("W", W.clone())
+
+        def forward(self, x: Tensor) -> Tensor:
+            saved = kernels.sparse_delta_apply(self.W, index, value)  # type: ignore[arg-type]
+            one = x @ self.W
+            saved = kernels.sparse_delta_switch(self.W, index, saved, index2, value2)  # type: ignore[arg-type]
+            two = x @ self.W
+            kernels.sparse_delta_undo(self.W, index2, saved)  # type: ignore[arg-type]
+            return torch.cat([one, two, x @ self.W])
+
+    x = torch.randn(2, 6)
+    eager = Switched()
+    want = eager(x)
+    assert torch.equal(eager.W, W)
+    assert torch.equal(torch.export.export(Switched(), (x,)).module()(x), want)
+    compiled = Switched()
+    assert torch.equal(torch.compile(compiled, fullgraph=True, backend="aot_eager")(x), want)
+    assert torch.equal(compiled.W, W)

@@ -84,3 +84,15 @@ def test_bad_arguments_are_told(x: Tensor) -> None:
             ValueError, match=r"walsh_hadamard: x is .* of shape .*; it transforms an axis of at least 1"
         ):
             op(x)
+
+
+def test_export_and_compile() -> None:
+    x = torch.randn(3, 24)
+    want = kernels.walsh_hadamard_reference(x)
+
+    class Layer(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return kernels.walsh_hadamard(x)
+
+    torch.testing.assert_close(torch.export.export(Layer(), (x,)).module()(x), want)
+    torch.testing.assert_close(torch.compile(Layer(), fullgraph=True, backend="aot_eager")(x), want)

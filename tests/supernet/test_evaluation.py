@@ -93,6 +93,32 @@ def test_every_method_gives_the_plain_losses(tiny: Make, kind: str, method: str)
     torch.testing.assert_close(parts, truth, atol=1e-6, rtol=1e-6)
 
 
+def test_merged_weights_stay_within_the_loops_rounding(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large weights amplify the rounding of W + ΔW beyond 1e-6: a probe sees it, and the branch runs instead."""
+    model = tiny("bert")
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.Linear):
+                module.weight.mul_(6)
+    net, data = scrambled(model), batches("bert")
+    configs = population(net, parents=6)
+    truth = plainly(net, configs, data)
+    assert (net.evaluate(configs, data, "premerged") - truth).abs().max() <= 1e-6
+    assert net.states.merges is False
+    monkeypatch.setattr("archrank.supernet.evaluation.MERGED_ERROR", 1.0)
+    net.states.clear()
+    net.states.merges = None
+    merged = net.evaluate(configs, data, "premerged")
+    assert net.states.merges is True
+    assert (merged - truth).abs().max() > 1e-6, "this base does not amplify enough to test anything"
+    monkeypatch.undo()
+    net.states.clear()
+    for p in model.parameters():
+        p.data.mul_(0.2)  # other weights: tried anew
+    net.evaluate(configs, data, "premerged")
+    assert net.states.merges is True
+
+
 @pytest.mark.parametrize("method", ["auto", "gated", "resume"])
 def test_these_repeat_the_loop_to_the_bit_on_small_bases(tiny: Make, kind: str, method: str) -> None:
     """Not promised (a stacked GEMM may round otherwise), but what the design aims at: the branch runs all components

@@ -1,0 +1,1 @@
+"""Strategies on tables of known values: `search bench`."""
