@@ -24,14 +24,14 @@ def model_card(run: Run, trial: Trial, sub: SubNetwork, form: str, folder: Path,
         values += "".join(
             f"| test {name} | {value:.6g} | tested once, never selected on |\n" for name, value in tested.items()
         )
-    library = "peft" if form != "merged" else "transformers"
+    library = {"merged": "transformers", "onnx": "onnxruntime"}.get(form, "peft")
     return f"""---
 base_model: {base["name"]}
 library_name: {library}
 tags: [archrank, lora, rank-search]
 ---
 
-# {"Adapter" if form != "merged" else "Model"} found by archrank
+# {"Adapter" if library == "peft" else "Model"} found by archrank
 
 {_INTRO[form]} It adapts {len(sub.ranks)} modules with {sub.adapter_params:,} parameters.
 
@@ -59,4 +59,5 @@ _INTRO = {
     ),
     "uniform": "A LoRA adapter padded with zeros to one rank, for consumers that know one rank only.",
     "merged": "The base with the adapter merged into its weights.",
+    "onnx": "The base with the adapter merged into its weights, as ONNX: any batch size, output `logits`.",
 }

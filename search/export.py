@@ -29,13 +29,14 @@ from archrank.supernet.base import load_base
 from archrank.supernet.checkpoint import load_tensors
 from archrank.supernet.export import Home
 from archrank.supernet.net import Elastic
+from archrank.supernet.onnx_export import compare, onnx_answers
 from archrank.supernet.quiet import quiet_transformers
 from archrank.supernet.subnetwork import SubNetwork
 
 __all__ = ["Taken", "extract", "take_home", "verify"]
 
 FORMS = {
-    "adapters": ("adapters", ("peft", "merged", "uniform")),
+    "adapters": ("adapters", ("peft", "merged", "uniform", "onnx")),
     "architectures": ("networks", architecture_export.FORMS),
     "encoders": ("cut encoders", encoder_export.FORMS),
     "ensembles": ("ensembles", ensemble_export.FORMS),
@@ -148,11 +149,14 @@ def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str)
                 sub.save_uniform(fresh)
             case "merged":
                 sub.save_merged(fresh)
+            case "onnx":
+                sub.export_onnx(fresh / "model.onnx")
         exact, serving = verify(
             sub, fresh, form, run.config.task or "", run.config.serve_dtype or "fp32", len(run.labels)
         )
         (fresh / "README.md").write_text(model_card(run, trial, sub, form, folder, exact))
-    return Taken(folder, form, trial, exact, run.config.serve_dtype or "fp32", serving)
+    dtype = "fp32" if form == "onnx" else run.config.serve_dtype or "fp32"
+    return Taken(folder, form, trial, exact, dtype, serving)
 
 
 @contextmanager
@@ -221,12 +225,15 @@ def _take_network(run: Run, trial: Trial, form: str, folder: Path) -> Taken:
 def verify(sub: SubNetwork, folder: Path, form: str, task: str, serve_dtype: str, labels: int) -> tuple[float, float]:
     """Max |Δ logit| of the reloaded folder against the supernet's forward, in fp32 and in the serving dtype.
 
-    Raises ExportError above 1e-5 (fp32), 1 % (fp16) or 8 % (bf16) of the largest logit.
+    Raises ExportError above 1e-5 (fp32), 1 % (fp16) or 8 % (bf16) of the largest logit; an ONNX file is of fp32 alone.
     """
     inputs = probe(sub.base)
     net = Elastic(sub.base, {name: _adapter(A, B) for name, (A, B) in sub.factors.items()})
     with torch.no_grad():
         truth = net.eval()(**inputs).logits.float()
+    if form == "onnx":
+        difference = compare(onnx_answers(folder / "model.onnx", [inputs]), [truth], form)
+        return difference, difference
     return compared(truth, inputs, lambda dtype: reload(sub, folder, form, task, dtype, labels), form, serve_dtype)
 
 

@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         choices=["peft", "merged", "uniform", "torch", "onnx"],
         help="adapters: peft, a rank for each module (default); uniform, padded with zeros to one rank; merged, a "
-        "transformers folder. Networks: torch, a torch.export program and weights (default); onnx. Encoders: merged "
-        "(default); uniform, padded with zeros to the base's heads and one FFN width; peft, the adapter and its cut "
-        "base; onnx",
+        "transformers folder; onnx. Networks: torch, a torch.export program and weights (default); onnx. Encoders: "
+        "merged (default); uniform, padded with zeros to the base's heads and one FFN width; peft, the adapter and "
+        "its cut base; onnx",
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write; must be empty or absent")
     add_json(parser)

@@ -11,7 +11,6 @@ SUMMARY = "train a supernet once, search the space, leave a Pareto front"
 EXAMPLES = """
 search run lora_ranks --base ./minilm --data ./sst2 --hw a100 --trials 200 --out runs/1
 search run einspace --data digits --hw a100 --objective loss --objective latency_ms
-search run elastic_encoder --base ./minilm --data ./sst2 --hw a100 --where "latency_ms <= 1"
 """
 
 

@@ -82,21 +82,22 @@ def test_sub_networks_learn_from_the_whole_and_the_base_stays(tiny: Make) -> Non
 def test_an_interrupted_training_goes_on_to_the_same_bits(tiny: Make, tmp_path: Path, whole: bool) -> None:
     def trained(net: ElasticEncoder, checkpoint: Checkpoint | None, tick: Callable[[int, float], None]) -> None:
         chosen = list(net.parameters()) if whole else None
-        train_sandwich(net, batches, loss_of, PLAN, parameters=chosen, checkpoint=checkpoint, tick=tick)
+        plan = TrainPlan(13, 1e-2, seed=3)
+        train_sandwich(net, batches, loss_of, plan, parameters=chosen, checkpoint=checkpoint, tick=tick)
 
     straight, stopped, resumed = (net_of(tiny) for _ in range(3))
     trained(straight, None, lambda done, loss: None)
     checkpoint = Checkpoint(tmp_path / "c.safetensors", "supernet", 600)
 
     def stop(done: int, loss: float) -> None:
-        if done == 20:
+        if done == 10:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         trained(stopped, checkpoint, stop)
     steps: list[int] = []
     trained(resumed, checkpoint, lambda done, loss: steps.append(done))
-    assert steps == [30]
+    assert steps == [13]
     assert all(torch.equal(a, b) for a, b in zip(weights(straight), weights(resumed), strict=True))
     moved = [not torch.equal(a, b) for a, b in zip(tiny("bert").parameters(), resumed.base.parameters(), strict=True)]
     assert any(moved) == whole
