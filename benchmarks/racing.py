@@ -45,7 +45,7 @@ def front(losses: Sequence[float], cost: Sequence[float]) -> set[int]:
 def phases(seed: int, strategy: str, folder: Path, *, whole: bool = False) -> _Phases:
     """A run up to its search."""
     folder.mkdir(exist_ok=True)
-    job = prepared(RunConfig(seed=seed, strategy=strategy, no_race=whole, trials=CANDIDATES, threads=1))
+    job = prepared(RunConfig(seed=seed, strategy=strategy, race="off" if whole else "on", trials=CANDIDATES, threads=1))
     found = _Phases(job, folder)  # type: ignore[arg-type]
     found.progress = Silent()
     with Interrupts() as found.interrupts:

@@ -64,8 +64,11 @@ class RunConfig:
         ("inherited", "train"),
     )
     eval_rows: int = _flag(512, "how", "validation rows that price a candidate; later stages read all")
-    no_race: bool = _flag(
-        False, "how", "read every row for every candidate, also where others are better for certain after a few"
+    race: str = _flag(
+        "auto",
+        "how",
+        "stop a candidate once others are better for certain: on, off, or where the strategy looks at no values",
+        ("auto", "on", "off"),
     )
     finalists: int = _flag(6, "how", "candidates that get the full fine-tune")
     train_steps: int | None = _flag(None, "how", "steps of one full fine-tune; the supernet trains twice as long")
