@@ -73,8 +73,11 @@ class RunConfig:
         1.0, "how", "ensembles: weight of the members' diversity (nats) against the loss when options are scored"
     )
     eval_rows: int = _flag(512, "how", "validation rows that price a candidate; later stages read all")
-    no_race: bool = _flag(
-        False, "how", "read every row for every candidate, also where others are better for certain after a few"
+    race: str = _flag(
+        "auto",
+        "how",
+        "stop a candidate once others are better for certain: on, off, or where the strategy looks at no values",
+        ("auto", "on", "off"),
     )
     finalists: int = _flag(6, "how", "candidates that get the full fine-tune")
     final_seeds: int = _flag(1, "how", "seeds of the full fine-tune; the verdict's interval is over rows and seeds")

@@ -18,7 +18,7 @@ import torch
 
 from archrank import grammar
 from archrank.grammar import ops
-from archrank.search import candidates, summary
+from archrank.search import candidates, strategies, summary
 from archrank.search.architecture_job import ArchitectureJob, prepare_architectures
 from archrank.search.architecture_run import ArchitecturePhases
 from archrank.search.base_phases import BasePhases
@@ -268,7 +268,9 @@ class _Phases(BasePhases):
     def _rivals(self) -> Rivals | None:
         """None where every row is read: as asked, or because a constraint needs a measured value."""
         job, config = self.job, self.job.config
-        if config.no_race or any(c.name in MEASURED for c in job.constraints):
+        blind = not getattr(strategies.load(config.strategy), "looks_at_values", True)
+        wanted = config.race == "on" or (config.race == "auto" and blind)
+        if not wanted or any(c.name in MEASURED for c in job.constraints):
             return None
         keep = candidates.most_promoted(
             self.strata, config.trials, config.finalists, all_feasible=not self.job.constraints
