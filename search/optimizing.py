@@ -223,6 +223,7 @@ class _Search:
             for d, answer in asker.answers(asked, check):
                 self._told(d, answer, mirror)
                 self._show(progress)
+        self._show(progress, now=True)
 
     def _told(self, d: Derivation, answer: Answer, mirror: Callable[[Trial], None]) -> None:
         if answer.values is None:
@@ -250,11 +251,10 @@ class _Search:
             }
             self._note({"event": "reference", "values": worst})
 
-    def _show(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now - self._shown_at < SHOW_EVERY:
+    def _show(self, progress: Progress, now: bool = False) -> None:
+        if not now and time.monotonic() - self._shown_at < SHOW_EVERY:
             return
-        self._shown_at = now
+        self._shown_at = time.monotonic()
         o = self.study.objectives[0]
         done = [t for t in self.study.trials if t.state == "done"]
         best = min((t.values[o.name] for t in done), key=lambda v: v * o.sign, default=None)

@@ -96,7 +96,7 @@ class Study:
         """
         ids = {t.id for t in self._history}
         found: list[Derivation] = []
-        for place, d in enumerate(candidates):
+        for place, d in enumerate({d.key: d for d in candidates}.values()):
             held = self._first.get(d.key)
             if held is None:
                 number = self._next if place in ids else place
@@ -105,7 +105,7 @@ class Study:
                 self._next = max(self._next, number + 1)
             if held is None or held.state == PENDING:
                 found.append(d)
-        return list({d.key: d for d in found}.values())
+        return found
 
     def ask_again(self, begin: int, n: int) -> list[Derivation]:
         """The candidates `begin` … `begin + n - 1`, as they were or will be asked when only the trials before `begin`
