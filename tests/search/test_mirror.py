@@ -83,8 +83,9 @@ def test_away_at_first_and_in_the_middle(tmp_path: Path, monkeypatch: pytest.Mon
             mirror.add(study.tell(d, evaluate(d)))
     assert len(theirs(url).trials) == 10
     assert tries[0] == 4
+    where = f"sqlite:///{tmp_path}/study.db"
     assert notes == [
-        f"--storage: sqlite:///{tmp_path}/study.db cannot be reached (ConnectionError: no route to host); the search goes on"
+        f"--storage: {where} cannot be reached (ConnectionError: no route to host); the search goes on",
     ]
 
 
