@@ -1,6 +1,6 @@
 """Training over several processes: each takes its share of a step's rows, the gradients are summed.
 
-What a row trains is drawn from (run seed, step, global sample index), never from a process's own generator, so the ranks
+What a row trains is drawn from (run seed, step, global sample index), never from a generator of a process, so the ranks
 of a step, and up to the order of additions its gradient, are the same for any number of processes. Nothing here starts
 processes: where torch.distributed was not initialised (torchrun does it), there is one.
 """
