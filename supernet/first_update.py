@@ -30,7 +30,7 @@ def weight_gradients(
             def add(gradient: Tensor) -> None:
                 sums[name] += (gradient.flatten(0, -2).float().T @ x).cpu()
 
-            watched.register_hook(add)
+            watched.register_hook(add)  # type: ignore[no-untyped-call]
             return watched
 
         return see

@@ -70,7 +70,7 @@ def add_run_flags(parser: argparse.ArgumentParser, names: tuple[str, ...] | None
 
 
 def _default_note(default: object) -> str:
-    return "" if default in (None, (), False) else f" (default: {default})"
+    return "" if default in (None, (), False) else f" (default: {default})".replace("%", "%%")
 
 
 def config_from(args: argparse.Namespace) -> RunConfig:

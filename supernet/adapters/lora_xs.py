@@ -62,7 +62,8 @@ class LoRAXS(AdapterFamily):
         r = self.rank
         self.B.copy_(U[:, :r])
         self.A.copy_(Vh[:r])
-        return S[:r].to(self.C)
+        kept: Tensor = S[:r].to(self.C)
+        return kept
 
     def forward(self, x: Tensor, spectrum: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Δy `(n, …, out)` in x's dtype."""
@@ -71,7 +72,8 @@ class LoRAXS(AdapterFamily):
         h = linear(x.to(self.A.dtype), self.A)
         c = None if spectrum is None else spectrum.view(len(spectrum), *[1] * (h.dim() - 2), self.rank)
         h = linear(h if c is None else h * c, self.C)
-        return linear(h if c is None else h * c, self.B * self.scale).to(x.dtype)
+        y: Tensor = linear(h if c is None else h * c, self.B * self.scale)
+        return y.to(x.dtype)
 
     def delta_weight(self) -> Tensor:
         """S B C A."""
