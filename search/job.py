@@ -102,6 +102,12 @@ def prepare(config: RunConfig) -> Job:
     config, base = loaded.config, loaded.base
     shapes = target_modules(base.model, config.target_modules or space.target_modules or "all-linear", base.new_head)
     bound = space.bind(shapes)
+    families = [f for f in bound.families if f not in ("none", "lora")]
+    if families:
+        raise ConfigError(
+            f"the space {space.name!r} has {', '.join(families)}: search run trains and exports lora; build that "
+            "supernet with supernet.elastic(base, space) and take sub-networks home with extract"
+        )
     net = elastic(base.model, bound, seed=config.seed)
     policy = policy_class(net.shapes, net.r_max, config.seed, ranks=[0, *bound.ranks])
     _check_policy(config.policy, policy, bound)

@@ -298,7 +298,10 @@ class _Phases(BasePhases):
         if not chosen:
             return
         entries = [candidates.Entry.of(t, self.study.trials) for t in chosen]
-        self._finish("finalists", entries + self._uniform(entries, max(self.job.space.ranks)))
+        fits = [r for r in sorted(self.job.space.ranks, reverse=True) if self._uniform([], r)]
+        if fits and not any(e.get("event") == "uniform" for e in self.log.events):
+            self.log.event({"event": "uniform", "rank": fits[0]})
+        self._finish("finalists", entries + (self._uniform(entries, fits[0]) if fits else []))
         choice = self._verdict_choice()
         if choice is not None:
             self._finish("reference", self._uniform([], choice))
@@ -309,7 +312,9 @@ class _Phases(BasePhases):
     def _uniform(self, entries: list[candidates.Entry], rank: int) -> list[candidates.Entry]:
         derivation = candidates.uniform(self.job.space, self.job.net.shapes, rank)
         known = {e.text for e in entries}
-        return [] if derivation is None or derivation.text in known else [candidates.Entry(derivation.text)]
+        if derivation is None or derivation.text in known or not self.job.space.meets(derivation):
+            return []
+        return [candidates.Entry(derivation.text)]
 
     def _verdict_choice(self) -> int | None:
         """The uniform rank that stands beside the verdict's choice: the largest of no higher cost, or the smallest."""
@@ -317,7 +322,7 @@ class _Phases(BasePhases):
         choice = within_share(found, read_share("--within", self.job.config.within))
         if choice is None or choice.uniform:
             return None
-        ranks = sorted(r for r in self.job.space.ranks)
+        ranks = [r for r in sorted(self.job.space.ranks) if self._uniform([], r)]
         costs = {r: sum(min(r, *shape) * sum(shape) for shape in self.job.net.shapes.values()) for r in ranks}
         return max((r for r in ranks if costs[r] <= choice.params), default=ranks[0])
 

@@ -73,9 +73,10 @@ def compared(run: Run) -> list[Comparison]:
     finals = [t for t in run.trials if t.stage == "final" and t.values and rows_of(run.path, t.id).exists()]
     shapes = run.header["sites"]
     uniform = {t.id: uniform_rank(run.ranks(t), shapes) for t in finals}
-    reference = max((t for t in finals if uniform[t.id]), key=lambda t: t.values["adapter_params"], default=None)
-    # the ranks of r_max are the largest that the space has: another uniform rank is no reference
-    if reference is None or uniform[reference.id] != max(run.space.ranks):
+    # what the run took for r_max: another uniform rank that was found is no reference
+    wanted = run.event("uniform").get("rank")
+    reference = next((t for t in finals if uniform[t.id] == wanted and wanted), None)
+    if reference is None:
         return []
     own = _rows(run.path, reference.id)
     found = []
@@ -97,11 +98,13 @@ def rank_verdict(run: Run) -> str | None:
     if not found:
         return None
     share = read_share("--within", run.config.within)
-    reference = max(found, key=lambda c: c.params if c.uniform else -1)
+    wanted = run.event("uniform").get("rank")
+    reference = next(c for c in found if c.uniform == wanted)
     choice = within_share(found, share) or reference
     seeds, rows = _rows(run.path, choice.trial.id).shape
     saw = f"{len(found)} configurations fully trained, {seeds} seed{'s' if seeds > 1 else ''}, {rows} validation rows"
-    goal = f"within {run.config.within} of uniform r = {reference.uniform} (r_max)"
+    largest = "r_max" if reference.uniform == max(run.space.ranks) else "the largest within the constraints"
+    goal = f"within {run.config.within} of uniform r = {reference.uniform} ({largest})"
     top = f"loss {reference.loss:.3g} with {reference.params:,.0f} adapter parameters"
     if choice is reference:
         near = min(found, key=lambda c: c.high if c is not reference else np.inf)
@@ -114,7 +117,7 @@ def rank_verdict(run: Run) -> str | None:
     told = (
         f"Smallest {goal}: trial {choice.trial.id}, {choice.params:,.0f} adapter parameters "
         f"({choice.params / reference.params:.0%}), loss {choice.loss:.3g}, paired 95% interval of the difference "
-        f"{_span(choice.low, choice.high)} (r_max: {top})"
+        f"{_span(choice.low, choice.high)} (r = {reference.uniform}: {top})"
     )
     return f"{told}; {_beside(run, choice, found)} ({saw})."
 

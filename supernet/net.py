@@ -85,6 +85,7 @@ def elastic(
     rank); `alpha`: the branch is scaled by alpha / r_max (default r_max: scale 1). Errors: SpaceError for a space that
     adapts no base or a pattern that matches nothing.
     """
+    from archrank.supernet.modules import effective_weight
     from archrank.supernet.modules import target_modules as find_modules
 
     if isinstance(space, str):
@@ -108,8 +109,17 @@ def elastic(
     scale = 1.0 if alpha is None else alpha / top
     generator = torch.Generator().manual_seed(seed)
     shapes = {site.name: (site.out_features, site.in_features) for site in space.sites}
-    family = adapters.load("lora")
+    families = [f for f in space.families if f != "none"]
+    if len(families) != 1:
+        raise ConfigurationError(
+            f"the space {space.name!r} has {' and '.join(families) or 'no adapter'} at one site: a store holds one "
+            "family; write a space for each"
+        )
+    family = adapters.load(families[0])
     store = {name: family(*shapes[name], rank, scale=scale, generator=generator) for name, rank in ranks.items()}
+    if family.needs_weight:
+        for name, adapter in store.items():
+            adapter.bind(effective_weight(base_model.get_submodule(name), *shapes[name]))
     return Elastic(base_model, store, space)
 
 
@@ -246,6 +256,8 @@ class Elastic(nn.Module):
         into B: the same function, for any support. Modules without a component are absent.
         """
         found: dict[str, tuple[Tensor, Tensor]] = {}
+        if not all(adapter.components_add for _, adapter in self.items()):
+            raise ConfigurationError("a full core has no components to pick from: choose a policy that draws prefixes")
         for c, (name, adapter) in zip(support, self.items(), strict=True):
             A, B = adapter.lora_factors()
             weights = c[: len(A)].to(A.device)

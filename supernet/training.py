@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from archrank.supernet.checkpoint import Checkpoint
+from archrank.supernet.distributed import my_rows, sum_gradients, sum_over_processes
 from archrank.supernet.lazy_adamw import RowLazyAdamW
 from archrank.supernet.net import Elastic
 from archrank.supernet.policies.base import Policy, counter_uniform
@@ -215,7 +216,10 @@ def _backward(
     mask = None if policy is None else policy.gradient_mask(step, index)
     mask = None if mask is None else mask.to(device)
     total = torch.zeros((), device=device)
-    for part in np.array_split(np.arange(rows), min(plan.accumulate, rows)):
+    first, last = my_rows(rows)
+    for part in np.array_split(np.arange(first, last), min(plan.accumulate, max(1, last - first))):
+        if not len(part):
+            continue
         low, high = int(part[0]), int(part[-1]) + 1
         inputs = {key: value[low:high].to(device) for key, value in batch.items()}
         labels = inputs.pop("labels")
@@ -223,8 +227,11 @@ def _backward(
         outputs = net(spectrum=c, mask=w, **inputs)
         loss = loss_function(outputs.logits, {**inputs, "labels": labels}) * ((high - low) / rows)
         # gates stand in every part's graph
-        loss.backward(retain_graph=high < rows and spectrum is not None and spectrum.requires_grad)  # type: ignore[no-untyped-call]
+        loss.backward(retain_graph=high < last and spectrum is not None and spectrum.requires_grad)  # type: ignore[no-untyped-call]
         total = total + loss.detach()
+    gates = () if policy is None else policy.learnt()
+    sum_gradients([*(p for p in net.parameters() if p.requires_grad), *gates])
+    total = sum_over_processes(total)
     penalty = None if policy is None else policy.penalty(net, step)
     if penalty is not None:
         penalty.to(device).backward()  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from archrank.kernels import masked_lora, spectral_lora
-from archrank.supernet.adapters.base import AdapterFamily
+from archrank.supernet.adapters.base import AdapterFamily, check_rank
 
 __all__ = ["LoRA"]
 
@@ -32,11 +32,7 @@ class LoRA(AdapterFamily):
         scale: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        limit = min(out_features, in_features)
-        if not 1 <= rank <= limit:
-            raise ValueError(
-                f"rank {rank} is outside 1 … min(in, out) = {limit} of a {out_features} × {in_features} layer"
-            )
+        check_rank(out_features, in_features, rank)
         super().__init__(out_features, in_features, rank)
         self.out_features, self.in_features, self.rank, self.scale = out_features, in_features, rank, scale
         bound = 1 / math.sqrt(in_features)

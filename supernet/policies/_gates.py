@@ -60,6 +60,10 @@ class Gated(Policy):
         """Gates and Adam's state."""
         return {"gates": self.gates.data, "moments": self.moments, "updates": self.updates}
 
+    def learnt(self) -> Sequence[Tensor]:
+        """The gates, unless they learn on validation batches."""
+        return () if self.bilevel else (self.gates,)
+
     def spectrum(self, step: int, samples: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """The gates, alike for all samples; gradients reach them."""
         return self.weights().expand(len(samples), -1, -1)

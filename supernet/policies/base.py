@@ -103,6 +103,10 @@ class Policy(ABC):
         """Gates, moments, masks: changed in place alone, saved and restored with a checkpoint."""
         return {}
 
+    def learnt(self) -> Sequence[Tensor]:
+        """Gates whose gradient the training loss gives."""
+        return ()
+
     def penalty(self, net: Elastic, step: int) -> Tensor | None:
         """What is added to the training loss."""
         return None
