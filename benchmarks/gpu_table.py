@@ -1,6 +1,6 @@
 """The table of a GPU result, in Markdown, with what each kernel had to reach to stay.
 
-python benchmarks/gpu_table.py benchmarks/results/gpu-DEVICE-DATE.json
+python benchmarks/gpu_table.py benchmarks/results/gpu-DEVICE-DATE.json [--into README.md]
 """
 
 from __future__ import annotations
@@ -56,18 +56,42 @@ def _verdict(kernel: str, share: float) -> str:
     return "" if share >= KEEP[kernel] else f"below {KEEP[kernel]}: remove the kernel"
 
 
+BEGIN, END = "<!-- gpu table: made by benchmarks/gpu_table.py -->", "<!-- end of gpu table -->"
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The machine's line and the table."""
+    machine, versions = result["machine"], result["versions"]
+    where = (
+        f"{machine.get('gpu', machine['processor'])}, torch {versions['torch']}, {result['date']}, {result['commit']}"
+    )
+    if result.get("small"):
+        where += "; tiny shapes, a check of the script and no measurement"
+    lines = ["| case | figure | value | |", "|---|---|---|---|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows(result["cases"])]
+    return "\n".join([where, "", *lines])
+
+
+def put(text: str, told: str) -> str:
+    """`text` with the table between its markers; ValueError where it has none."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"no place for the table: write {BEGIN} and {END} where it goes")
+    return f"{before}{BEGIN}\n\n{told}\n\n{END}{after}"
+
+
 def main() -> None:
-    """Prints the table."""
+    """Prints the table, or writes it between a file's markers."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("result", type=Path)
-    result = json.loads(parser.parse_args().result.read_text())
-    machine, versions = result["machine"], result["versions"]
-    print(
-        f"{machine.get('gpu', machine['processor'])}, torch {versions['torch']}, {result['date']}, {result['commit']}\n"
-    )
-    print("| case | figure | value | |\n|---|---|---|---|")
-    for row in rows(result["cases"]):
-        print("| " + " | ".join(row) + " |")
+    parser.add_argument("--into", type=Path)
+    args = parser.parse_args()
+    told = table(json.loads(args.result.read_text()))
+    if args.into:
+        args.into.write_text(put(args.into.read_text(), told))
+    else:
+        print(told)
 
 
 if __name__ == "__main__":

@@ -148,7 +148,8 @@ class Architecture:
         if not (node.flops or node.params or node.written):
             return ()
         totals = {"flops": batch * node.flops, "read": batch * sum(map(elements, shapes))}
-        return (OpCost.of("other", {**totals, "written": batch * node.written, "parameters": node.params}),)
+        sizes = {**totals, "written": batch * node.written, "parameters": node.params}
+        return (OpCost("other", tuple(sizes.items()), label=node.op),)
 
     def _adapters(self, node: OpNode, signature: Op, shape: Shape, batch: int) -> list[OpCost]:
         """The unmerged adapters of an op that carries them."""

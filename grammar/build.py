@@ -98,7 +98,9 @@ class Builder:
                 continue
             values = self._values(definition)
             # the one value of an op's argument stays a choice of one, since the op is to get it; brackets do not
-            argument = self.notes.settings.input is not None and any(map(str.isalnum, values[0]))
+            settings = self.notes.settings
+            takes = settings.input is not None or settings.target_modules == "all-layers"
+            argument = takes and any(map(str.isalnum, values[0]))
             if len(values) == 1 and (name, 0) not in self.notes.p and not argument:
                 self.inlined[name] = values[0]
             else:

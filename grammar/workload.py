@@ -228,13 +228,15 @@ class OpCost:
     """`count` runs of one op at one size. `dims` is put into the op's order with optional sizes filled in, so
     equal ops are equal.
 
-    `dtype` is None where the device's caller chooses it. `WorkloadError` for an unknown op, dtype or size.
+    `dtype` is None where the device's caller chooses it; `label` is what an op of the user's own is called.
+    `WorkloadError` for an unknown op, dtype or size.
     """
 
     op: str
     dims: tuple[tuple[str, int], ...]
     dtype: str | None = None
     count: int = 1
+    label: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dims", _checked(self.op, tuple(self.dims)))
@@ -332,5 +334,5 @@ def _merged(ops: Iterable[OpCost]) -> tuple[OpCost, ...]:
     first: dict[tuple[str, tuple[tuple[str, int], ...], str | None], OpCost] = {}
     for op in ops:
         seen = first.get(op.key)
-        first[op.key] = op if seen is None else OpCost(op.op, op.dims, op.dtype, seen.count + op.count)
+        first[op.key] = op if seen is None else OpCost(op.op, op.dims, op.dtype, seen.count + op.count, op.label)
     return tuple(first.values())

@@ -26,7 +26,9 @@ def written(grammar: Grammar, p: Sequence[float], bounds: Mapping[str, float], i
             begin = f"{name}: " if k == 0 else "    | "
             lines.append(begin + _alternative(grammar, way) + _notes(grammar, way, p[index], len(ways)))
     if grammar.ignore is not None:
-        lines.append(f"%ignore /{grammar.ignore.pattern.replace('/', chr(92) + '/')}/")
+        # the reader repeats the file's patterns: `(?:…)+`
+        inner = grammar.ignore.pattern.removeprefix("(?:").removesuffix(")+")
+        lines.append(f"%ignore /{inner.replace('/', chr(92) + '/')}/")
     return "\n".join(lines) + "\n"
 
 

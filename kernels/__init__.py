@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from archrank.kernels.sparse_delta import sparse_delta_apply as sparse_delta_apply
     from archrank.kernels.sparse_delta import sparse_delta_switch as sparse_delta_switch
     from archrank.kernels.sparse_delta import sparse_delta_undo as sparse_delta_undo
+    from archrank.kernels.spectral_lora import masked_lora as masked_lora
+    from archrank.kernels.spectral_lora import masked_lora_reference as masked_lora_reference
     from archrank.kernels.spectral_lora import spectral_lora as spectral_lora
     from archrank.kernels.spectral_lora import spectral_lora_reference as spectral_lora_reference
     from archrank.kernels.walsh_hadamard import walsh_hadamard as walsh_hadamard
@@ -34,7 +36,7 @@ _FILES = {
     "onebit": ("onebit_pack", "onebit_unpack"),
     "segmented_lora": ("segmented_lora", "segmented_lora_reference"),
     "sparse_delta": ("sparse_delta_apply", "sparse_delta_switch", "sparse_delta_undo"),
-    "spectral_lora": ("spectral_lora", "spectral_lora_reference"),
+    "spectral_lora": ("spectral_lora", "spectral_lora_reference", "masked_lora", "masked_lora_reference"),
     "walsh_hadamard": ("walsh_hadamard", "walsh_hadamard_reference"),
 }
 _HOME = {name: file for file, names in _FILES.items() for name in names}
@@ -44,6 +46,8 @@ __all__ = [
     "gated_lora_reference",
     "grouped_choice_linear",
     "grouped_choice_linear_reference",
+    "masked_lora",
+    "masked_lora_reference",
     "onebit_pack",
     "onebit_unpack",
     "segmented_lora",

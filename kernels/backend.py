@@ -16,7 +16,7 @@ from torch import Tensor
 
 from archrank.kernels.checks import KernelError
 
-__all__ = ["LARGEST_RANK", "LAUNCHES", "Launch", "interpreted", "launch_for", "use_triton"]
+__all__ = ["LARGEST_RANK", "LAUNCHES", "Launch", "interpreted", "launch_for", "launch_planes", "use_triton"]
 
 OLDEST = (8, 0)
 """sm_75 compiles these kernels into 7.8 KB of stack a thread and no tensor-core instruction."""
@@ -73,12 +73,15 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def use_triton(op: str, *tensors: Tensor) -> bool:
-    """Whether `op` runs its Triton kernel on these tensors; KernelError where it is forced and cannot."""
+def use_triton(op: str, *tensors: Tensor, largest: int = 0) -> bool:
+    """Whether `op` runs its Triton kernel on these tensors; KernelError where it is forced and cannot.
+
+    largest: elements of the largest tensor that the kernel writes.
+    """
     forced = os.environ.get("ARCHRANK_KERNELS", "")
     if forced == "torch":
         return False
-    reason = _unfit(op, tensors)
+    reason = _unfit(op, tensors, largest)
     if reason and forced == "triton":
         raise KernelError(f"{op}: ARCHRANK_KERNELS=triton, and {reason}; unset it to run the torch implementation")
     return not reason
@@ -92,7 +95,14 @@ def launch_for(op: str, tensor: Tensor) -> Launch:
     return LAUNCHES.get(f"sm_{major}{minor}", {}).get(op) or LAUNCHES["cuda"][op]
 
 
-def _unfit(op: str, tensors: tuple[Tensor, ...]) -> str:
+def launch_planes(dy: Tensor) -> int:
+    """Partial sums, each of B's shape, that the backward kernel of `gated_lora` may write; 0 where there is none."""
+    if dy.device.type != "cuda" and not interpreted():
+        return 0
+    return launch_for("gated_backward", dy).planes
+
+
+def _unfit(op: str, tensors: tuple[Tensor, ...], largest: int) -> str:
     """Why the Triton kernel cannot run; empty where it can."""
     device = tensors[0].device
     if device.type != "cuda" and not interpreted():
@@ -103,6 +113,8 @@ def _unfit(op: str, tensors: tuple[Tensor, ...]) -> str:
     for t in tensors:
         if _reach(t) >= LARGEST:
             return f"a tensor of shape {tuple(t.shape)} reaches over 2^31 elements, more than 32-bit offsets count"
+    if largest >= LARGEST:
+        return f"it would write {largest} elements to one tensor, 2^31 or more, which 32-bit offsets do not count"
     if not _has_triton():
         _say(f"triton is not installed: {op} and the other kernels run as torch ops (pip install 'archrank[gpu]')")
         return "triton is not installed"

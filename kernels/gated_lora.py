@@ -18,7 +18,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from archrank.kernels.backend import LARGEST_RANK, use_triton
+from archrank.kernels.backend import LARGEST_RANK, launch_planes, use_triton
 from archrank.kernels.checks import FLOATS, KernelError, check_dims, check_index, check_same, check_size
 
 __all__ = ["gated_lora", "gated_lora_reference"]
@@ -73,7 +73,8 @@ def _check(x: Tensor, W: Tensor, A: Tensor, B: Tensor, G: Tensor, row: Tensor) -
 def _forward(x: Tensor, W: Tensor, A: Tensor, B: Tensor, G: Tensor, row_candidate: Tensor) -> tuple[Tensor, Tensor]:
     """(y, h): the backward pass needs h."""
     check_index("gated_lora", "row_candidate", row_candidate, len(G), "rows of G")
-    if x.numel() and 0 < len(A) <= LARGEST_RANK and use_triton("gated_lora", x, A, G):
+    fits = x.numel() and 0 < len(A) <= LARGEST_RANK
+    if fits and use_triton("gated_lora", x, A, G, largest=len(x) * len(A)):
         from archrank.kernels.triton_ops.gated_lora import shrink
 
         h, gated = shrink(x, A, G, row_candidate)
@@ -94,7 +95,8 @@ def _backward(
     dy: Tensor, x: Tensor, W: Tensor, A: Tensor, B: Tensor, G: Tensor, row_candidate: Tensor, h: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(dx, dA, dB, dG)."""
-    if dy.numel() and 0 < len(A) <= LARGEST_RANK and use_triton("gated_lora", dy, B, G, h):
+    fits = dy.numel() and 0 < len(A) <= LARGEST_RANK
+    if fits and use_triton("gated_lora", dy, B, G, h, largest=launch_planes(dy) * B.numel()):
         from archrank.kernels.triton_ops.gated_lora import backward
 
         dh, dB, weighed = backward(dy, B, G, row_candidate, h)

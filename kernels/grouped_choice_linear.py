@@ -74,7 +74,8 @@ def _(dy: Tensor, x: Tensor, weights: Tensor, choice: Tensor) -> tuple[Tensor, T
 
 
 def _product(x: Tensor, weights: Tensor, choice: Tensor) -> Tensor:
-    if x.numel() and weights.numel() and use_triton("grouped_choice_linear", x, weights):
+    written = x.shape[0] * x.shape[1] * weights.shape[1]
+    if x.numel() and weights.numel() and use_triton("grouped_choice_linear", x, weights, largest=written):
         from archrank.kernels.triton_ops.grouped_choice_linear import product
 
         return product(x, weights, choice)

@@ -128,7 +128,7 @@ class Device:
         fits = memory <= self.profile.spec["memory_bytes"]
         ms = np.where(fits, np.maximum(ms, bound), np.inf)
         low, high = np.where(fits, np.clip(low, bound, ms), np.inf), np.maximum(high, ms)
-        return Prediction(ms, low, high, memory, fits, self._notes(population.kinds, dtype))
+        return Prediction(ms, low, high, memory, fits, self._notes(population.kinds, population.labels, dtype))
 
     def calibrated(self, workloads: Sequence[Workload], measured_ms: ArrayLike, dtype: str) -> Device:
         """The device fitted to measured networks (`archrank.predictors.calibration`); one measured network scales,
@@ -145,9 +145,12 @@ class Device:
         parts = network.parts_of(population, workloads, self._launch_ms())
         return replace(self, calibration=Calibration(dtype, parts, ms / parts.total))
 
-    def _notes(self, kinds: Sequence[str], dtype: str) -> tuple[str, ...]:
+    def _notes(self, kinds: Sequence[str], labels: Sequence[str], dtype: str) -> tuple[str, ...]:
         """What a reader of the figures should know."""
-        plain = [kind for kind in kinds if not pricing.measured(self.profile, self.learned, kind, dtype)]
+        if labels:
+            kinds = [*(kind for kind in kinds if kind != "other"), *labels]
+        known = [kind for kind in kinds if pricing.measured(self.profile, self.learned, kind, dtype)]
+        plain = [kind for kind in kinds if kind in labels or kind not in known]
         notes = []
         if self.calibration is not None and self.calibration.dtype == dtype:
             n = len(self.calibration.ratio)

@@ -24,7 +24,8 @@ MOST = 200_000
 @dataclass(frozen=True)
 class Priced:
     """A population. Per distinct op: `ms`, `bound`, `factor` (of the interval), `parts` (ops, 5: `PARTS`), `elements`
-    (activations), `kind` (place in `kinds`). Per use: `row` network, `op` which distinct op, `count`.
+    (activations), `kind` (place in `kinds`). Per use: `row` network, `op` which distinct op, `count`. `labels` of the
+    user's own ops.
     """
 
     networks: int
@@ -36,6 +37,7 @@ class Priced:
     parts: Array
     elements: Array
     flops: Array
+    labels: tuple[str, ...]
     row: NDArray[np.intp]
     op: NDArray[np.intp]
     count: Array
@@ -56,6 +58,7 @@ def priced(
     columns: dict[_Key, int] = {}
     seen: dict[tuple[int, str, str | None], int] = {}  # equal sizes are mostly one object: its id hashes faster
     uses, counts, lengths = [], [], []
+    labels: set[str] = set()
     for workload in workloads:
         lengths.append(len(workload.ops))
         for cost in workload.ops:
@@ -63,6 +66,8 @@ def priced(
             place = seen.get(near)
             if place is None:
                 place = seen[near] = columns.setdefault(cost.key, len(columns))
+                if cost.label:
+                    labels.add(cost.label)
             uses.append(place)
             counts.append(cost.count)
     costs = list(columns)
@@ -82,6 +87,7 @@ def priced(
         factor=figures[:, 2],
         elements=figures[:, 3],
         flops=figures[:, 4],
+        labels=tuple(sorted(labels)),
         parts=figures[:, _FIGURES:],
         row=np.repeat(np.arange(len(workloads)), np.asarray(lengths, dtype=np.intp)),
         op=np.asarray(uses, dtype=np.intp),

@@ -20,6 +20,7 @@ from archrank.search.serving import check_dtype, check_measurable, default_dtype
 from archrank.supernet import data as datasets
 from archrank.supernet.data.images import image_shape, prepare_images
 from archrank.supernet.networks import buildable
+from archrank.supernet.space_shrinking import Shrinkage
 
 __all__ = ["FINAL_SEEDS", "ArchitectureJob", "prepare_architectures", "search_steps"]
 
@@ -59,6 +60,13 @@ class ArchitectureJob:
         """Steps of one full training."""
         assert self.config.train_steps is not None
         return self.config.train_steps
+
+    @property
+    def recipe(self) -> Shrinkage | None:
+        """How the space is shrunk on the way; None where it holds no ensembles, or no round is asked for."""
+        if not self.config.shrink_rounds or "fork" not in self.space.op_names():
+            return None
+        return Shrinkage(self.config.shrink_rounds, weight=self.config.diversity_weight)
 
     @property
     def classes(self) -> int:
@@ -136,6 +144,11 @@ def prepare_architectures(config: RunConfig) -> ArchitectureJob:
     space = grammar.load(config.space)
     if config.base is not None:
         raise ConfigError(f"--base {config.base}: {space.name} is a space of networks, which start from nothing")
+    if config.policy != RunConfig().policy:
+        raise ConfigError(
+            f"--policy {config.policy}: policies draw the ranks of adapters, and the space {space.name!r} is one of "
+            "networks; leave it out"
+        )
     missing = buildable(space)
     if missing:
         raise ConfigError(

@@ -8,15 +8,27 @@ network is kept, and tested once.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
 
-from archrank.grammar import Derivation
+from archrank.grammar import Architecture, Derivation
+from archrank.grammar.coincidence import coinciding
+from archrank.grammar.heads import member_outputs
 from archrank.search.architecture_job import FINAL_SEEDS, ArchitectureJob, search_steps
+from archrank.search.halving import promotable, rung_steps
 from archrank.search.phases import Shell
 from archrank.search.selection import by_cost
+from archrank.search.space_shrinking import (
+    dropped_productions,
+    record,
+    remaining,
+    round_due,
+    scored_trials,
+    shrink_event,
+)
 from archrank.search.study import Study
 from archrank.search.trial import Trial
 from archrank.supernet.bank import Bank
@@ -36,18 +48,22 @@ def network_of(run: Path, trial: int) -> Path:
     return run / "networks" / f"{trial}.safetensors"
 
 
+class TrialTimeout(RuntimeError):
+    """A training that takes longer than --trial-timeout."""
+
+
 class ArchitecturePhases(Shell):
     """One pass over the phases."""
 
     def __init__(self, job: ArchitectureJob, path: Path) -> None:
         super().__init__(job, path, job.header())
         self.job = job
-        self.study = Study(
-            job.space, job.objectives, job.config.strategy, job.config.seed, constraints=job.constraints, log=self.log
-        )
+        self.study = self._study()
         self.bank = Bank(job.space)
         self.relatives = Relatives()
         self.included = 0
+        halving = job.config.evaluate == "train" and job.config.reduction > 1
+        self.rungs = rung_steps(job.train_steps, job.config.reduction) if halving else [job.train_steps]
         self.saved = time.monotonic()
 
     def phases(self) -> None:
@@ -55,11 +71,13 @@ class ArchitecturePhases(Shell):
         if self.job.config.evaluate == "inherited":
             self._restore()
         try:
-            self._search_all(self._evaluate, self._save_now_and_then)
+            self._shrink()
+            self._promote()
+            self._search_all(self._evaluate, self._after)
         finally:
             self._save()
         self._worst()
-        chosen = by_cost(self._inherited(), self.job.objectives, self.job.config.finalists)
+        chosen = by_cost(self._longest(), self.job.objectives, self.job.config.finalists)
         self._finish_all(chosen, self._finish)
 
     # -- the bank ---------------------------------------------------------------------------------------------------
@@ -88,11 +106,80 @@ class ArchitecturePhases(Shell):
             save_tensors(self._file, self.bank.state_dict(), {"included": self.included, "order": self.bank.order()})
             self.saved = time.monotonic()
 
-    def _save_now_and_then(self) -> None:
+    def _after(self) -> None:
+        self._shrink()
+        self._promote()
         if time.monotonic() - self.saved > 60 * self.job.config.save_minutes:
             self._save()
 
     # -- search -----------------------------------------------------------------------------------------------------
+
+    def _study(self) -> Study:
+        """Over what is left of the space."""
+        job, gone = self.job, set[int]()
+        for number in range(job.config.shrink_rounds):
+            event = shrink_event(self.log, number)
+            gone |= dropped_productions(event) if event else set()
+        strategy = remaining(job.space, job.config.strategy, job.objectives, job.config.seed, gone)
+        space = job.space.without(gone) if gone else job.space
+        return Study(space, job.objectives, strategy, job.config.seed, constraints=job.constraints, log=self.log)
+
+    def _shrink(self) -> None:
+        """The rounds that are due in a space of ensembles, by the candidates since the last one."""
+        recipe, trials = self.job.recipe, self._inherited()
+        if recipe is None:
+            return
+        wanted = self.job.config.trials
+        for number in range(round_due(wanted, len(trials), recipe.rounds)):
+            if shrink_event(self.log, number) is None:
+                began = time.monotonic()
+                since = trials[wanted * number // (recipe.rounds + 1) :]
+                scores = scored_trials(self.study.space, since, recipe)
+                gone = record(self.log, number, recipe, scores, time.monotonic() - began)
+                self.progress.note(f"left the space: {', '.join(gone) or 'nothing'}")
+                self.study = self._study()
+
+    def _promote(self) -> None:
+        """Trains for longer whoever is among the best of a rung, until nobody is (`search.halving`)."""
+        while len(self.rungs) > 1:
+            found = promotable(self._on_rungs(), self.job.objectives, self.job.config.reduction)
+            if found is None:
+                return
+            self._trained_longer(*found)
+            self._pause()
+
+    def _on_rungs(self) -> list[dict[int, Mapping[str, float]]]:
+        """For each rung the values of its candidates by the id of their first trial; {} for one that failed there."""
+        rungs: list[dict[int, Mapping[str, float]]] = [{} for _ in self.rungs]
+        rungs[0] = {t.id: t.values for t in self._inherited() if t.state == "done"}
+        for e in self.log.events:
+            if e.get("event") == "rung":
+                rungs[int(e["rung"])][int(e["trial"])] = e["values"]
+        for t in self.study.trials:
+            if t.stage == "reranked" and t.parent is not None:
+                rungs[-1][t.parent] = t.values
+        return rungs
+
+    def _trained_longer(self, number: int, rung: int) -> None:
+        """Trains a candidate anew for a rung's steps; the last rung leaves a trial, the others a line in the log."""
+        trial = next(t for t in self._inherited() if t.id == number)
+        d, began = self.job.space.parse(trial.text), time.monotonic()
+        last = rung == len(self.rungs) - 1
+        try:
+            told = self._trained(d, number, self.rungs[rung]) | self.job.price(self.job.architecture(d))
+        except (NonFiniteLoss, TrialTimeout) as error:
+            if last:
+                seconds = time.monotonic() - began
+                self.study.fail(d, str(error), stage="reranked", parent=number, seconds=seconds)
+            else:
+                self.log.event({"event": "rung", "trial": number, "rung": rung, "values": {}})
+            return
+        if last:
+            extra = {"steps": self.rungs[rung]}
+            seconds = time.monotonic() - began
+            self.study.tell(d, told, stage="reranked", parent=number, seconds=seconds, extra=extra)
+        else:
+            self.log.event({"event": "rung", "trial": number, "rung": rung, "values": told})
 
     def _evaluate(self, d: Derivation) -> None:
         """One candidate: its price, and where that meets the constraints its training and score."""
@@ -104,20 +191,33 @@ class ArchitecturePhases(Shell):
             self.study.tell(d, cost, seconds=time.monotonic() - began, infeasible=reason)
             return
         try:
-            told = self._trained(d, number)
-        except NonFiniteLoss as error:
+            told = self._trained(d, number, self.rungs[0])
+        except (NonFiniteLoss, TrialTimeout) as error:
             self.study.fail(d, str(error), seconds=time.monotonic() - began)
             return
-        self.study.tell(d, {**told, **cost}, seconds=time.monotonic() - began)
+        self.study.tell(d, {**told, **cost}, seconds=time.monotonic() - began, extra=self._members(architecture))
         self.included = number + 1
 
-    def _trained(self, d: Derivation, number: int) -> dict[str, float]:
-        """Values of a candidate after its training; a function of the bank, the seed and the trial's number."""
+    def _members(self, architecture: Architecture) -> dict[str, object]:
+        """How many members an ensemble has, and which of them have the same ops; {} of any other network."""
+        members = len(member_outputs(architecture))
+        if not members:
+            return {}
+        same = coinciding(architecture)
+        if same:
+            told = ", ".join(f"{i} and {j}" for i, j in same)
+            self.progress.note(f"members of the ensemble coincide in their ops and differ by weights alone: {told}")
+        return {"members": members} | ({"coinciding": [list(pair) for pair in same]} if same else {})
+
+    def _trained(self, d: Derivation, number: int, steps: int = 0) -> dict[str, float]:
+        """Values of a candidate after its training (from nothing: for `steps`); a function of the bank, the seed and
+        the trial's number.
+        """
         config, architecture = self.job.config, self.job.architecture(d)
         seed = config.seed + 10_000 + number
         if config.evaluate == "train":
             network: nn.Module = build(architecture, seed)
-            self._fit(network, self.job.train_steps, seed)
+            self._fit(network, steps, seed)
             return score(network, self.job.data, "validation", config.eval_rows)
         network = self.bank.build(architecture, seed=seed, parent=self.relatives.nearest(architecture))
         self._fit(network, search_steps(self.job.train_steps), seed)
@@ -131,9 +231,24 @@ class ArchitecturePhases(Shell):
         assert config.batch_size is not None
         network.to(config.device)
         plan = TrainPlan(steps, config.lr, seed=seed, weight_decay=WEIGHT_DECAY)
-        fit(network, self.job.data, plan, config.batch_size, self._tick(quiet=True))
+        limit, began, tick = config.trial_timeout, time.monotonic(), self._tick(quiet=True)
+
+        def timed(done: int, loss: float) -> None:
+            tick(done, loss)
+            if limit is not None and time.monotonic() - began > limit:
+                raise TrialTimeout(f"still training after {limit:g} s (--trial-timeout), at step {done} of {steps}")
+
+        fit(network, self.job.data, plan, config.batch_size, timed)
 
     # -- finalists --------------------------------------------------------------------------------------------------
+
+    def _longest(self) -> list[Trial]:
+        """Candidates trained to the last rung; where these are fewer than the finalists, the others too."""
+        top = [t for t in self.study.trials if t.stage == "reranked" and t.state == "done"]
+        if len(top) >= self.job.config.finalists:
+            return top
+        held = {t.key for t in top}
+        return top + [t for t in self._inherited() if t.key not in held]
 
     def _finish(self, parent: Trial) -> None:
         """Trains one finalist from scratch on each seed; its weights are on disk before its line is in the log."""
@@ -145,7 +260,7 @@ class ArchitecturePhases(Shell):
             network = build(architecture, seed)
             try:
                 self._fit(network, self.job.train_steps, seed)
-            except NonFiniteLoss as error:
+            except (NonFiniteLoss, TrialTimeout) as error:
                 self.study.fail(d, str(error), stage="final", parent=parent.id, seconds=time.monotonic() - began)
                 return
             told.append(score(network, self.job.data, "validation"))
@@ -154,7 +269,7 @@ class ArchitecturePhases(Shell):
                 if self.job.data.size("test"):
                     test = score(network, self.job.data, "test")
         values = {name: float(np.mean([t[name] for t in told])) for name in told[0]} | self.job.price(architecture)
-        extra: dict[str, object] = {"seeds": told} | ({"test": test} if test else {})
+        extra: dict[str, object] = {"seeds": told} | ({"test": test} if test else {}) | self._members(architecture)
         seconds = time.monotonic() - began
         self.study.tell(d, values, seconds=seconds, stage="final", parent=parent.id, extra=extra)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from archrank import grammar
@@ -20,17 +21,48 @@ from archrank.search.trial import Trial
 
 __all__ = [
     "RERANK_SEEDS",
+    "Entry",
     "Trial",
     "budget_edges",
     "most_promoted",
     "rerank_steps",
     "to_finish",
     "to_rerank",
+    "uniform",
     "weights_of",
 ]
 
 RERANK_SEEDS = 2
 RERANK_SHARE = 1 / 8  # of one full fine-tune, on each of the seeds
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One candidate of a phase: its sentence, the trial it was promoted from, and the inherited one that it began as.
+
+    A reference, which nothing promoted, has neither.
+    """
+
+    text: str
+    parent: int | None = None
+    root: int | None = None
+
+    @classmethod
+    def of(cls, trial: Trial, trials: Sequence[Trial]) -> Entry:
+        """A promoted trial's."""
+        by_id = {t.id: t for t in trials}
+        root = trial
+        while root.parent is not None:
+            root = by_id[root.parent]
+        return cls(trial.text, trial.id, root.id)
+
+
+def uniform(space: grammar.Space, shapes: Mapping[str, tuple[int, int]], rank: int) -> grammar.Derivation | None:
+    """Every module at min(rank, in, out), where the space has that."""
+    try:
+        return space.from_ranks({name: min(rank, *shape) for name, shape in shapes.items()})
+    except ValueError:
+        return None
 
 
 def rerank_steps(train_steps: int) -> int:

@@ -54,8 +54,8 @@ class RunConfig:
     deploy: str = _flag("merged", "for whom", "how the adapter is served", ("merged", "unmerged", "vllm"))
     objective: tuple[str, ...] = _flag((), "wanted", "NAME[:min|:max] (repeatable; default: loss and adapter_params)")
     where: tuple[str, ...] = _flag((), "wanted", '"NAME <= VALUE" (repeatable): 2M and 3.5k are numbers')
-    strategy: str = _flag("nsga2", "how", "see `search list strategies`")
-    policy: str = _flag("mixed", "how", "how ranks are drawn while the supernet trains: `search list policies`")
+    strategy: str = _flag("surrogate", "how", "see `search list strategies`")
+    policy: str = _flag("mixed", "how", "how the supernet trains, or what traces a front: `search list policies`")
     trials: int = _flag(200, "how", "candidates priced with the supernet")
     evaluate: str = _flag(
         "inherited",
@@ -72,11 +72,18 @@ class RunConfig:
     diversity_weight: float = _flag(
         1.0, "how", "ensembles: weight of the members' diversity (nats) against the loss when options are scored"
     )
+    reduction: int = _flag(
+        3, "how", "--evaluate train: of each rung of training lengths the best 1/N train N times as long (1: all do)"
+    )
     eval_rows: int = _flag(512, "how", "validation rows that price a candidate; later stages read all")
-    no_race: bool = _flag(
-        False, "how", "read every row for every candidate, also where others are better for certain after a few"
+    race: str = _flag(
+        "auto",
+        "how",
+        "stop a candidate once others are better for certain: on, off, or where the strategy looks at no values",
+        ("auto", "on", "off"),
     )
     finalists: int = _flag(6, "how", "candidates that get the full fine-tune")
+    final_seeds: int = _flag(1, "how", "seeds of the full fine-tune; the verdict's interval is over rows and seeds")
     train_steps: int | None = _flag(None, "how", "steps of one full fine-tune; the supernet trains twice as long")
     batch_size: int | None = _flag(None, "how", "rows of a training step")
     lr: float | None = _flag(None, "how", "peak learning rate of AdamW")
@@ -88,6 +95,7 @@ class RunConfig:
     seed: int = _flag(0, "how", "of every random choice")
     out: str | None = _flag(None, "where", "run folder (default: the next free runs/N)")
     storage: str | None = _flag(None, "where", "Optuna storage URL that finished trials are copied to")
+    write_space: str | None = _flag(None, "where", "write the space with probabilities learned from the best trials")
     device: str = _flag("cpu", "where", "cpu, cuda, cuda:0")
     threads: int | None = _flag(None, "where", "CPU threads (default: 1 for a tiny base, else all cores)")
     compute_dtype: str = _flag("fp32", "where", "of the base; adapters stay fp32", ("fp32", "bf16"))
@@ -133,8 +141,10 @@ _AT_LEAST: dict[str, float] = {
     "serve_seq": 1,
     "max_length": 2,
     "trials": 1,
+    "reduction": 1,
     "eval_rows": 1,
     "finalists": 0,
+    "final_seeds": 1,
     "train_steps": 1,
     "batch_size": 1,
     "accumulate": 1,

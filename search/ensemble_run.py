@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from archrank.grammar import Derivation, Space
 from archrank.search.candidates import weights_of
@@ -17,6 +16,7 @@ from archrank.search.encoder_job import tuned_parameters
 from archrank.search.encoder_run import SUPERNET_FILE, EncoderPhases, load_named
 from archrank.search.ensemble_job import EnsembleJob, values_of
 from archrank.search.selection import by_cost
+from archrank.search.space_shrinking import dropped_productions, record, shrink_event
 from archrank.search.study import Study
 from archrank.search.trial import Trial
 from archrank.supernet.checkpoint import Checkpoint, load_tensors, save_tensors
@@ -97,7 +97,7 @@ class EnsemblePhases(EncoderPhases):
 
     def _shrunk(self, part: int, space: Space) -> Space:
         """The space after a round: what the log says of it, else scored now."""
-        saved: Any = next((e for e in self.log.events if e.get("event") == "shrink" and e.get("round") == part), None)
+        saved = shrink_event(self.log, part)
         recipe, began = self.job.recipe, time.monotonic()
         assert recipe is not None
         if saved is None:
@@ -110,16 +110,10 @@ class EnsemblePhases(EncoderPhases):
 
             found = sampled(space, score, recipe.samples, (self.job.config.seed, 31, part), self._apart)
             smaller, scores = shrunk(space, option_scores(space, found, recipe), self._apart)
-            self.log.event(
-                {
-                    "event": "shrink", "round": part, "weight": recipe.weight,
-                    "options": [s.to_json() for s in scores], "seconds": round(time.monotonic() - began, 3),
-                }
-            )  # fmt: skip
-            gone = [s.name for s in scores if s.dropped]
+            gone = record(self.log, part, recipe, scores, time.monotonic() - began)
             self.progress.note(f"left the space: {', '.join(gone) or 'nothing'}")
             return smaller
-        return space.without([int(o["production"]) for o in saved["options"] if o["dropped"]])
+        return space.without(dropped_productions(saved))
 
     # -- search and finalists ---------------------------------------------------------------------------------------
 

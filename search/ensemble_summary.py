@@ -25,7 +25,7 @@ def ensemble_tables(run: Run) -> list[Table]:
     sizes = sorted({members_of(t) for t in run.trials})
     if sizes in ([], [1]):
         return []
-    return [_fronts(run, sizes), _shrinking(run)]
+    return [_fronts(run, sizes), _coinciding(run), _shrinking(run)]
 
 
 def _fronts(run: Run, sizes: list[int]) -> Table:
@@ -47,6 +47,24 @@ def _fronts(run: Run, sizes: list[int]) -> Table:
         rows,
         "The front of the candidates of each size by itself. Diversity is the mean pairwise Jensen–Shannon divergence "
         "of the members' predictions, in nats.",
+    )
+
+
+def _coinciding(run: Run) -> Table:
+    rows = []
+    for t in run.trials:
+        pairs = t.extra.get("coinciding")
+        if isinstance(pairs, list):
+            rows.append([str(t.id), t.stage, ", ".join(f"{i} and {j}" for i, j in pairs)])
+        elif t.reason and t.reason.startswith("members of the ensemble coincide"):
+            rows.append([str(t.id), t.state, t.reason])
+    return Table(
+        "coinciding",
+        "Ensembles whose members coincide",
+        ["trial", "stage", "members"],
+        rows,
+        "Members that have the same ops. Over shared weights they are one and the same network, and the candidate is "
+        "infeasible; trained apart they differ as two seeds do.",
     )
 
 

@@ -103,7 +103,7 @@ def extract(run: Run, trial: Trial | int) -> SubNetwork:
         for i, p in enumerate(new_parameters(base)):
             p.data.copy_(tensors[f"p{i}"])
     own = weights_of(run.path, trial.id)
-    tensors = _read(own if trial.stage != "inherited" else run.path / "supernet.safetensors")
+    tensors = _read(own if own.exists() or trial.stage != "inherited" else run.path / "supernet.safetensors")
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     for name, rank in run.ranks(trial).items():
         A, B = tensors[f"{name}.A"], tensors[f"{name}.B"]

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from archrank import grammar, predictors
 from archrank.search.base_job import TINY, BaseJob, load, new_parameters, wanted
@@ -13,6 +19,7 @@ from archrank.search.errors import NothingFeasible
 from archrank.search.objective import Objective
 from archrank.search.pricing import Pricer, latency_name
 from archrank.search.serving import devices_of
+from archrank.supernet import data as datasets
 from archrank.supernet import policies
 from archrank.supernet import tasks as task_kinds
 from archrank.supernet.base import Base
@@ -22,10 +29,6 @@ from archrank.supernet.policies.base import Policy
 from archrank.supernet.tracing import trace
 
 __all__ = ["Job", "new_parameters", "prepare"]
-
-# The supernet trains this many times one full fine-tune. The pilot advised 3 or more; at equal total steps, 2 and
-# longer finalists were measured to be better spent (docs/supernet.md).
-SUPERNET_RUNS = 2
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,18 @@ class Job(BaseJob):
         return {name: adapter.rank for name, adapter in self.space.adapters(derivation).items()}
 
     @property
+    def allowed_ranks(self) -> tuple[int, ...]:
+        """The ranks of the space, 0 where a module may be left alone."""
+        alone = any(option.family == "none" for option in self.space.site_options)
+        return tuple(sorted({*self.space.ranks, *([0] if alone else [])}))
+
+    def validation_batches(self, step: int) -> tuple[Mapping[str, Tensor], NDArray[np.int64]]:
+        """Validation batches as a function of the step, for gates."""
+        assert self.config.batch_size is not None
+        index = datasets.order(self.config.seed + 7, step, self.config.batch_size, self.data.size("validation"))
+        return self.data.batch("validation", index), step * self.config.batch_size + np.arange(len(index))
+
+    @property
     def trains_together(self) -> bool:
         """Whether candidates are fine-tuned in one pass: on the CPU, on a base so small that calls cost as much as
         arithmetic, and without dropout, whose masks would be others.
@@ -51,6 +66,17 @@ class Job(BaseJob):
         plain = self.config.accumulate == 1 and not self.config.gradient_checkpointing
         on_cpu = next(self.base.model.parameters()).device.type == "cpu"
         return small and plain and on_cpu and self.config.compute_dtype == "fp32" and not drops
+
+    def row_losses(self, net: Elastic, split: str) -> NDArray[np.float64]:
+        """`(rows,)` cross-entropy of each row of a split."""
+        found = []
+        net.eval()
+        with torch.no_grad():
+            for batch in self.rows(split):
+                answer: Any = net(**{k: v for k, v in batch.items() if k != "labels"})
+                found.append(self.task.row_losses(answer.logits, batch).double().cpu().numpy())
+        rows: NDArray[np.float64] = np.concatenate(found)
+        return rows
 
     def score(self, net: Elastic, split: str) -> dict[str, float]:
         """Mean loss and accuracy of the net as it is, over all rows of a split."""
@@ -76,8 +102,15 @@ def prepare(config: RunConfig) -> Job:
     config, base = loaded.config, loaded.base
     shapes = target_modules(base.model, config.target_modules or space.target_modules or "all-linear", base.new_head)
     bound = space.bind(shapes)
+    families = [f for f in bound.families if f not in ("none", "lora")]
+    if families:
+        raise ConfigError(
+            f"the space {space.name!r} has {', '.join(families)}: search run trains and exports lora; build that "
+            "supernet with supernet.elastic(base, space) and take sub-networks home with extract"
+        )
     net = elastic(base.model, bound, seed=config.seed)
     policy = policy_class(net.shapes, net.r_max, config.seed, ranks=[0, *bound.ranks])
+    _check_policy(config.policy, policy, bound)
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()
     pricer = _pricer(config, base, net, devices)
@@ -112,6 +145,22 @@ def prepare(config: RunConfig) -> Job:
 def _default_objectives(config: RunConfig, devices: list[str]) -> tuple[str, ...]:
     latencies = () if config.deploy == "merged" else tuple(latency_name(d, devices) for d in devices)
     return ("loss", "adapter_params", *latencies)
+
+
+def _check_policy(name: str, policy: Policy, space: grammar.Space) -> None:
+    """ConfigError where a policy has nothing to draw or to switch in a space."""
+    alone = any(option.family == "none" for option in space.site_options)
+    if policy.switches_modules and not alone:
+        raise ConfigError(
+            f"--policy {name}: decides which modules carry an adapter at all, but the space {space.name!r} leaves none "
+            'alone; give its site an option "none" -> none, or choose another policy'
+        )
+    positive = [int(r) for r in policy.ranks if r > 0]
+    if len(positive) < 2 and not (alone and policy.draws_zero):
+        raise ConfigError(
+            f"--policy {name}: needs more than one rank to choose from, and the space {space.name!r} has "
+            f"{', '.join(map(str, positive))} alone"
+        )
 
 
 def _pricer(config: RunConfig, base: Base, net: Elastic, devices: Mapping[str, predictors.Device]) -> Pricer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -138,7 +139,8 @@ class _Target:
         )
         if [d.name.lower() for d in self._study.directions] != directions:
             raise ConfigError(f"the study {name!r} there has other directions")
-        with suppress(NotImplementedError, AttributeError):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.set_metric_names([o.name for o in study.objectives])
         self._constrained = bool(study.constraints)
         self._held = {t.user_attrs.get(_ID) for t in self._study.get_trials(deepcopy=False)}

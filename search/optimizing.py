@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from archrank import grammar
-from archrank.grammar import Space
+from archrank.grammar import Derivation, Space
 from archrank.search.config import ConfigError, RunConfig, read_toml, write_toml
 from archrank.search.errors import NothingFeasible
 from archrank.search.expression import parse_where
@@ -27,7 +27,7 @@ from archrank.search.results import Run, open_run
 from archrank.search.storage import Contents, Log, RunLock, write_atomic
 from archrank.search.study import Study
 from archrank.search.trial import Trial
-from archrank.search.workers import Evaluate, Here, Workers, pool
+from archrank.search.workers import Answer, Evaluate, Here, Workers, pool
 
 __all__ = ["optimize"]
 
@@ -46,13 +46,15 @@ def optimize(
     trial_timeout: float | None = None,
     storage: str | None = None,
     workers: int = 1,
+    start: Sequence[str] | str | Path | None = None,
 ) -> Run:
     """Searches `space` for what `evaluate(derivation) -> {objective: number}` says is good; returns the run.
 
     objectives: `"error:min"`, …, the first the quality. where: constraints, as in `"latency_ms <= 3"`, on any value
     that `evaluate` gives. out: a folder that keeps log, config and report; one that exists is resumed, with `trials` as
     the new total. trial_timeout: seconds, after which an evaluation is ended and the trial failed. storage: an Optuna
-    storage URL that finished trials are copied to. workers: processes that evaluate at once.
+    storage URL that finished trials are copied to. workers: processes that evaluate at once. start: sentences to be
+    evaluated first, or the folder of another run, whose front's sentences are.
 
     An exception, a nan or an infinity fails the trial, not the search. Raises ConfigError on arguments that do not fit
     or do not agree with `out`, NothingFeasible (with the nearest misses) where no trial meets `where`.
@@ -71,6 +73,7 @@ def optimize(
         if out is not None:
             log = stack.enter_context(_opened(Path(out), config, space, wanted, stack))
         run = _Search(config, space, wanted, log)
+        run.first = _starters(space, start)
         run.go(pool(evaluate, workers, trial_timeout), workers)
     found = _memory(config, space, run) if out is None else open_run(out)
     if out is not None:
@@ -79,6 +82,19 @@ def optimize(
         write_report(found)
     if rules and not len(found.front()) and any(t.state == "infeasible" for t in found.trials):
         raise NothingFeasible(nearest_misses(found))
+    return found
+
+
+def _starters(space: Space, start: Sequence[str] | str | Path | None) -> list[Derivation]:
+    if start is None:
+        return []
+    texts = [t.text for t in open_run(start).front()] if isinstance(start, str | Path) else list(start)
+    found = []
+    for text in texts:
+        try:
+            found.append(space.parse(text))
+        except ValueError as error:
+            raise ConfigError(f"start: {text[:60]!r} is no sentence of {space.name}: {error}") from None
     return found
 
 
@@ -155,6 +171,7 @@ class _Search:
         self.config, self.log = config, log
         self.study = Study(space, objectives, config.strategy, config.seed, constraints=config.where, log=log)
         self.events: list[dict[str, Any]] = [] if log is None else log.events
+        self.first: list[Derivation] = []
         self._shown_at = 0.0
 
     def go(self, workers: Here | Workers, width: int) -> None:
@@ -192,6 +209,9 @@ class _Search:
     ) -> None:
         for trial in self.study.trials:
             mirror(trial)
+        queued = self.study.enqueue(self.first[: self.config.trials])
+        for d, answer in asker.answers(queued, check):
+            self._told(d, answer, mirror)
         while (begin := _whole(self.study.trials, width)) < self.config.trials:
             asked = self.study.ask_again(begin, min(width, self.config.trials - begin))
             if not asked:
@@ -201,12 +221,15 @@ class _Search:
                 progress.note(f"every candidate of the space is evaluated after {told} trials")
                 break
             for d, answer in asker.answers(asked, check):
-                if answer.values is None:
-                    trial = self.study.fail(d, answer.reason, seconds=answer.seconds)
-                else:
-                    trial = self.study.tell(d, answer.values, seconds=answer.seconds)
-                mirror(trial)
+                self._told(d, answer, mirror)
                 self._show(progress)
+        self._show(progress, now=True)
+
+    def _told(self, d: Derivation, answer: Answer, mirror: Callable[[Trial], None]) -> None:
+        if answer.values is None:
+            mirror(self.study.fail(d, answer.reason, seconds=answer.seconds))
+        else:
+            mirror(self.study.tell(d, answer.values, seconds=answer.seconds))
 
     def _name(self) -> str:
         folder = "" if self.log is None else f" {self.log.path.parent.resolve().name}"
@@ -228,11 +251,10 @@ class _Search:
             }
             self._note({"event": "reference", "values": worst})
 
-    def _show(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now - self._shown_at < SHOW_EVERY:
+    def _show(self, progress: Progress, now: bool = False) -> None:
+        if not now and time.monotonic() - self._shown_at < SHOW_EVERY:
             return
-        self._shown_at = now
+        self._shown_at = time.monotonic()
         o = self.study.objectives[0]
         done = [t for t in self.study.trials if t.state == "done"]
         best = min((t.values[o.name] for t in done), key=lambda v: v * o.sign, default=None)

@@ -14,11 +14,13 @@ from archrank.search import summary
 from archrank.search.config import RunConfig
 from archrank.search.expression import Constraint
 from archrank.search.interrupt import Interrupted, Interrupts
+from archrank.search.mirror import Mirror
 from archrank.search.objective import Objective
 from archrank.search.pareto import Scale
 from archrank.search.progress import Progress, open_progress
 from archrank.search.results import Run, open_run
-from archrank.search.storage import Log, StorageError
+from archrank.search.storage import Log, StorageError, write_atomic
+from archrank.search.strategies.cross_entropy import learned
 from archrank.search.study import Study
 from archrank.search.trial import Trial
 
@@ -69,6 +71,12 @@ class Shell(ABC):
             self.progress: Progress = stack.enter_context(open_progress())
             for warning in [*self._asked.warnings, *(str(d) for d in self.log.damage)]:
                 self.progress.note(warning)
+            if self._asked.config.storage:
+                mirror = Mirror(self._asked.config.storage, self.study, self._study_name(), self.progress.note)
+                stack.enter_context(mirror)
+                for trial in self.study.trials:
+                    mirror.add(trial)
+                self.study.listener = mirror.add
             try:
                 self.phases()
                 self.log.event({"event": "end"})
@@ -82,9 +90,16 @@ class Shell(ABC):
                 ) from error
             finally:
                 self._close()
+        if self._asked.config.write_space:
+            searched = [t for t in self.study.trials if t.stage == "inherited"]
+            text = learned(self.study.space, self.study.objectives, searched).to_text()
+            write_atomic(Path(self._asked.config.write_space), text.encode())
         run = open_run(self.path)
         summary.write_report(run)
         return run
+
+    def _study_name(self) -> str:
+        return f"archrank {self.study.space.name} {self.path.resolve().name} seed {self._asked.config.seed}"
 
     def _close(self) -> None:
         """Notes this session's seconds; on a full disk that note is the one thing that may be lost."""

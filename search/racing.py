@@ -101,8 +101,8 @@ class Scorer:
     """Prices candidates with inherited weights on the same rows, hardest first.
 
     Hard is what pilots, sub-networks of one rank in all modules, lose on a row on average; how their loss is spread
-    over the rows also gives the estimate for a candidate that was stopped. Both are functions of the weights and the
-    data, so a resumed search has the same.
+    over the rows also gives the estimate for a candidate that was stopped, on the high side. Both are functions of the
+    weights and the data, so a resumed search has the same.
     """
 
     def __init__(self, job: Job) -> None:
@@ -112,17 +112,17 @@ class Scorer:
         if len(index) > job.config.eval_rows:
             index = np.sort(np.random.default_rng(0).permutation(len(index))[: job.config.eval_rows])
         pilots = self._pilots(index)
-        order = torch.argsort(pilots[:, 0], descending=True, stable=True)
+        order = torch.argsort(pilots.mean(0)[:, 0], descending=True, stable=True)
         size = max(1, min(-(-len(index) // LOOKS), LARGEST_BLOCK))
         self.rows = len(index)
         self._labelled = [self._batch(index[part.numpy()]) for part in torch.split(order, size)]
         self._inputs = [{k: v for k, v in b.items() if k != "labels"} for b in self._labelled]
-        sums = pilots[order].cumsum(0)
+        sums = pilots[:, order].cumsum(1)
         ends = np.minimum(np.arange(1, len(self._labelled) + 1) * size, len(index)) - 1
         self._ends = ends + 1
-        self._count = float(sums[-1, 2])
-        wrong = sums[:, 2] - sums[:, 1]
-        self._share = [_share(column, ends) for column in (sums[:, 0], wrong)]
+        self._count = float(sums[0, -1, 2])
+        wrong = sums[..., 2] - sums[..., 1]
+        self._share = [_share(column, ends) for column in (sums[..., 0], wrong)]
 
     def score(self, ranks: Mapping[str, int], hopeless: Hopeless | None = None) -> Scored:
         """Mean loss and accuracy of a sub-network, from the first layer in which it differs from one that was scored
@@ -147,7 +147,7 @@ class Scorer:
         return totals.loss, totals.correct, totals.count
 
     def _pilots(self, index: np.ndarray[Any, np.dtype[np.int64]]) -> Tensor:
-        """`(rows, 3)` sums of each row's loss, right answers and answers asked for, the mean of the pilots."""
+        """`(pilots, rows, 3)` sums of each row's loss, right answers and answers asked for."""
         net, ranks = self._job.net, sorted({r for r in self._job.space.ranks if r > 0})
         picked = {ranks[i] for i in np.linspace(0, len(ranks) - 1, min(PILOTS, len(ranks))).round().astype(int)}
         configs = [{n: min(r, a.rank) for n, a in net.items()} for r in sorted(picked)]
@@ -156,7 +156,7 @@ class Scorer:
         told = read_population(
             net, configs, inputs, lambda a, i: self._job.task.row_totals(a.logits, batches[i]), "auto", self._dtype
         )
-        return torch.stack([torch.cat(each) for each in told]).mean(0)
+        return torch.stack([torch.cat(each) for each in told])
 
     def _batch(self, index: np.ndarray[Any, np.dtype[np.int64]]) -> dict[str, Tensor]:
         device = next(self._job.net.base.parameters()).device
@@ -164,7 +164,11 @@ class Scorer:
 
 
 def _share(sums: Tensor, ends: np.ndarray[Any, np.dtype[np.int64]]) -> list[float]:
-    """What part of the pilots' sum lies in the blocks up to each; 1 where there is none to go by."""
-    total = float(sums[-1])
-    parts = [float(sums[e]) / total if total > 0 else 1.0 for e in ends]
-    return [p if 0 < p <= 1 else 1.0 for p in parts]
+    """What part of its sum the pilot with the most evenly spread one has in the blocks up to each.
+
+    The others' would call a candidate that was stopped better than it is (by a tenth in the mean of all), and a
+    strategy would take it for a parent. sums `(pilots, rows)`.
+    """
+    totals = sums[:, -1:]
+    parts = torch.where(totals > 0, sums / totals, 1.0)[:, ends].amin(0)
+    return [p if 0 < p <= 1 else 1.0 for p in parts.tolist()]

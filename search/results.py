@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from archrank import grammar
 from archrank.grammar import ops
-from archrank.search.config import ConfigError, RunConfig, read_toml
+from archrank.search.config import ConfigError, RunConfig, read_share, read_toml
 from archrank.search.errors import NothingFeasible
 from archrank.search.expression import parse_where
 from archrank.search.objective import Objective, parse_objective
@@ -181,11 +181,26 @@ class Run:
         """`knee`, `best:OBJECTIVE`, `within:0.5%` of the front under `where`, or any finished trial by its id."""
         if which.isdigit():
             return self.trial(int(which))
+        if which.startswith("within:") and not self.is_architecture_run and (found := self._shown_within(which, where)):
+            return found
         front = self.front(where)
         if not len(front):
             asked = " and ".join([*self.config.where, *([where] if isinstance(where, str) else where)])
             raise NothingFeasible(f"no finished trial meets {asked or 'the run'}: there is nothing to extract")
         return front.pick(which)
+
+    def _shown_within(self, which: str, where: str | Sequence[str]) -> Trial | None:
+        """The smallest finalist whose paired interval stays within the share of r_max, as the verdict has it; None
+        where no finalist does or none was trained.
+        """
+        from archrank.search.verdict import compared, within_share
+
+        share = read_share("--pick within", which.removeprefix("within:"))
+        texts = [where] if isinstance(where, str) else where
+        asked = [c for text in texts for c in parse_where(text)]
+        found = [c for c in compared(self) if all(a.name in c.trial.values and a.holds(c.trial.values) for a in asked)]
+        best = within_share(found, share)
+        return best.trial if best else None
 
     @cached_property
     def verdict(self) -> str:

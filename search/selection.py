@@ -22,8 +22,12 @@ def by_quality(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list
 
 
 def spread(groups: Sequence[Sequence[Trial]], n: int, objectives: Sequence[Objective]) -> list[Trial]:
-    """`n` trials: the best of each group, then the second best of each, and so on."""
-    queues = [by_quality(group, objectives) for group in groups]
+    """`n` trials: the best of each group, then the second best of each, and so on; fewer than there are groups come
+    from groups that are evenly spaced, the first and the last among them.
+    """
+    queues = [by_quality(group, objectives) for group in groups if group]
+    if 1 < n < len(queues):
+        queues = [queues[round(k * (len(queues) - 1) / (n - 1))] for k in range(n)]
     longest = max((len(q) for q in queues), default=0)
     in_turn = [queue[place] for place in range(longest) for queue in queues if place < len(queue)]
     return in_turn[:n]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -41,7 +41,7 @@ class Study:
         self,
         space: Space,
         objectives: Sequence[str | Objective],
-        strategy: str | Strategy = "nsga2",
+        strategy: str | Strategy = "surrogate",
         seed: int = 0,
         constraints: str | Sequence[str | Constraint] = (),
         log: Log | None = None,
@@ -53,6 +53,7 @@ class Study:
             strategies.load(strategy)(space, self.objectives, seed) if isinstance(strategy, str) else strategy
         )
         self.log = log
+        self.listener: Callable[[Trial], None] | None = None  # hears of each new trial once it is in the log
         self._trials: list[Trial] = []
         self._history: list[Trial] = []  # each candidate once, as it was first told or asked; by id
         self._first: dict[str, Trial] = {}  # the same by key
@@ -87,6 +88,23 @@ class Study:
                 found.append(d)
                 self._remember(Trial(self._next, d.text, d.key, {}, state=PENDING))
                 self._next += 1
+        return found
+
+    def enqueue(self, candidates: Sequence[Derivation]) -> list[Derivation]:
+        """Asks for these as if the strategy had: candidate i gets id i, or the next free one. Returns those that are
+        not told yet, so that a search which was stopped among them goes on there.
+        """
+        ids = {t.id for t in self._history}
+        found: list[Derivation] = []
+        for place, d in enumerate({d.key: d for d in candidates}.values()):
+            held = self._first.get(d.key)
+            if held is None:
+                number = self._next if place in ids else place
+                ids.add(number)
+                self._remember(Trial(number, d.text, d.key, {}, state=PENDING))
+                self._next = max(self._next, number + 1)
+            if held is None or held.state == PENDING:
+                found.append(d)
         return found
 
     def ask_again(self, begin: int, n: int) -> list[Derivation]:
@@ -189,6 +207,8 @@ class Study:
         if self.log is not None:
             self.log.append(trial)
         self._take(trial)
+        if self.listener is not None:
+            self.listener(trial)
         return trial
 
     def _take(self, trial: Trial) -> None:

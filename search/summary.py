@@ -81,6 +81,11 @@ def verdict(run: Run) -> str:
     front = run.front()
     if not len(front):
         return f"No candidate meets the constraints: {len(run.trials)} evaluations, none feasible."
+    if not run.is_architecture_run:
+        from archrank.search.verdict import rank_verdict
+
+        if told := rank_verdict(run):
+            return told
     quality, knee = run.objectives[0].name, front.knee()
     best = front.best(quality)
     if run.kind == "function":

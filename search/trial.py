@@ -99,7 +99,7 @@ def plain_number(value: object, name: str) -> float:
     """An int or float equal to `value` (numpy's numbers included); TrialError for anything else, nan and
     infinities included.
     """
-    if type(value) is int:
+    if type(value) is int or (type(value) is float and math.isfinite(value)):  # nearly all, without asking further
         return value
     if isinstance(value, bool):
         raise TrialError(f"{name} must be a number, not {value}")

@@ -34,10 +34,11 @@ class Tuned:
 
 
 def tune_together(
-    job: Job, ranks: Sequence[Mapping[str, int]], plan: TrainPlan, file: Path, purpose: str, tick: Tick
+    job: Job, nets: Sequence[Elastic], plan: TrainPlan, file: Path, purpose: str, tick: Tick
 ) -> list[Tuned]:
-    """Every candidate from its inherited weights on the seed of `plan`; an interruption is kept in `file`."""
-    start = [{n: a.lora_factors() for n, a in job.net.sliced(r).items()} for r in ranks]
+    """Every candidate from the weights of its net on the seed of `plan`; an interruption is kept in `file`."""
+    start = [{n: a.lora_factors() for n, a in net.items()} for net in nets]
+    ranks = [{n: a.rank for n, a in net.items()} for net in nets]
     members = Members(job.base.model, ranks, start=start)
     batches = job.batches(plan.seed)
     seconds = members.train(

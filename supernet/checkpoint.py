@@ -64,19 +64,29 @@ class Checkpoint:
     purpose: str
     every_seconds: float
 
-    def save(self, step: int, parameters: Sequence[Tensor], optimizer: optim.Optimizer, seconds: float) -> None:
-        """Parameters, Adam's moments, the step (random numbers and the data position follow from it) and the seconds
-        spent.
+    def save(
+        self,
+        step: int,
+        parameters: Sequence[Tensor],
+        optimizer: optim.Optimizer,
+        seconds: float,
+        extra: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Parameters, Adam's moments, the step (random numbers and the data position follow from it), the seconds
+        spent, and `extra` (a policy's gates).
         """
         tensors: dict[str, Tensor] = {}
         for i, p in enumerate(parameters):
             tensors[f"p{i}"] = p
             for key, value in optimizer.state[p].items():
                 tensors[f"p{i}.{key}"] = value
+        tensors |= {f"extra.{key}": value for key, value in (extra or {}).items()}
         save_tensors(self.path, tensors, {"purpose": self.purpose, "step": step, "seconds": seconds})
 
-    def load(self, parameters: Sequence[Tensor], optimizer: optim.Optimizer) -> tuple[int, float]:
-        """(steps done, seconds spent) after restoring, (0, 0) where there is nothing to restore."""
+    def load(
+        self, parameters: Sequence[Tensor], optimizer: optim.Optimizer, extra: Mapping[str, Tensor] | None = None
+    ) -> tuple[int, float]:
+        """(steps done, seconds spent) after restoring, (0, 0) where there is nothing to restore; `extra` in place."""
         if not self.path.exists():
             return 0, 0.0
         tensors, meta = load_tensors(self.path)
@@ -87,6 +97,8 @@ class Checkpoint:
             p.data.copy_(tensors[f"p{i}"])
             prefix = f"p{i}."
             state[i] = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+        for key, value in (extra or {}).items():
+            value.copy_(tensors[f"extra.{key}"])
         packed = optimizer.state_dict()
         packed["state"] = {i: s for i, s in state.items() if s}
         optimizer.load_state_dict(packed)

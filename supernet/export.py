@@ -59,8 +59,9 @@ def zero_padded(factors: Factors) -> dict[str, tuple[Tensor, Tensor]]:
 
 def merged(base: nn.Module, factors: Factors) -> nn.Module:
     """A copy of `base` with W + B A; added in fp32 from the pristine weight, then rounded once to the weight's
-    dtype.
+    dtype. ExportRefused for a weight that another module shares, or that is quantised.
     """
+    _check_mergeable(base, factors)
     model = copy.deepcopy(base)
     with torch.no_grad():
         for name, (A, B) in factors.items():
@@ -71,6 +72,25 @@ def merged(base: nn.Module, factors: Factors) -> nn.Module:
                 delta = delta.T
             weight.copy_((weight.float() + delta.to(weight.device)).to(weight.dtype))
     return model
+
+
+def _check_mergeable(base: nn.Module, factors: Factors) -> None:
+    owners: dict[int, list[str]] = {}
+    for name, p in base.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(p), []).append(name.rpartition(".")[0])
+    for name in factors:
+        weight = getattr(base.get_submodule(name), "weight", None)
+        if not isinstance(weight, Tensor) or not weight.is_floating_point():
+            raise ExportRefused(
+                f"{name} is a {type(base.get_submodule(name)).__name__}, whose weight is quantised: W + B A would have "
+                "to be quantised again; take the adapter home as peft, which runs beside it"
+            )
+        others = [o for o in owners.get(id(weight), []) if o != name]
+        if others:
+            raise ExportRefused(
+                f"{name} shares its weight with {others[0]} (tied weights): merging would change both; take the "
+                "adapter home as peft, or leave the module out of --target-modules"
+            )
 
 
 def write_peft(base: nn.Module, factors: Factors, folder: Path, home: Home) -> Path:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from archrank.grammar import match_modules
 
-__all__ = ["ModuleError", "adaptable", "target_modules"]
+__all__ = ["ModuleError", "adaptable", "effective_weight", "target_modules"]
 
 
 class ModuleError(ValueError):
@@ -43,3 +44,15 @@ def target_modules(model: nn.Module, pattern: str, new_head: tuple[str, ...] = (
     except ValueError as error:
         raise ModuleError(str(error)) from None
     return {name: shapes[name] for name in chosen}
+
+
+def effective_weight(module: nn.Module, out_features: int, in_features: int) -> Tensor:
+    """W `(out, in)` of a linear layer; of a quantised one what its own forward does to the identity."""
+    weight = getattr(module, "weight", None)
+    if isinstance(weight, nn.Parameter) and weight.is_floating_point() and weight.dim() == 2:
+        return weight.detach().T if type(module).__name__ == "Conv1D" else weight.detach()
+    with torch.no_grad():
+        device = next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+        eye = torch.eye(in_features, device=device)
+        found: Tensor = (module(eye) - module(torch.zeros_like(eye[:1]))).T
+    return found

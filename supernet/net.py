@@ -85,6 +85,7 @@ def elastic(
     rank); `alpha`: the branch is scaled by alpha / r_max (default r_max: scale 1). Errors: SpaceError for a space that
     adapts no base or a pattern that matches nothing.
     """
+    from archrank.supernet.modules import effective_weight
     from archrank.supernet.modules import target_modules as find_modules
 
     if isinstance(space, str):
@@ -108,8 +109,17 @@ def elastic(
     scale = 1.0 if alpha is None else alpha / top
     generator = torch.Generator().manual_seed(seed)
     shapes = {site.name: (site.out_features, site.in_features) for site in space.sites}
-    family = adapters.load("lora")
+    families = [f for f in space.families if f != "none"]
+    if len(families) != 1:
+        raise ConfigurationError(
+            f"the space {space.name!r} has {' and '.join(families) or 'no adapter'} at one site: a store holds one "
+            "family; write a space for each"
+        )
+    family = adapters.load(families[0])
     store = {name: family(*shapes[name], rank, scale=scale, generator=generator) for name, rank in ranks.items()}
+    if family.needs_weight:
+        for name, adapter in store.items():
+            adapter.bind(effective_weight(base_model.get_submodule(name), *shapes[name]))
     return Elastic(base_model, store, space)
 
 
@@ -134,7 +144,7 @@ class Elastic(nn.Module):
         self._chain: tuple[Chain, bool] | NoChain | None = None
         self.narrow: tuple[int, Elastic] | None = None
         # shared with slices: the net and spectrum of the last forward, which a checkpointed layer is recomputed under
-        self._live: list[tuple[Elastic, Tensor | None]] = [(self, None)]
+        self._live: list[tuple[Elastic, Tensor | None, Tensor | None]] = [(self, None, None)]
         device = next(base.parameters()).device
         self.adapters.to(device)
 
@@ -191,25 +201,25 @@ class Elastic(nn.Module):
 
     # -- forward ----------------------------------------------------------------------------------------------------
 
-    def forward(self, *, spectrum: Tensor | None = None, **inputs: Tensor) -> object:
+    def forward(self, *, spectrum: Tensor | None = None, mask: Tensor | None = None, **inputs: Tensor) -> object:
         """The base's own output with the adapters added; `spectrum` `(samples | 1, modules, r_max)` goes before what
-        `select` set.
+        `select` set, `mask` of the same shape says which components the gradient reaches.
         """
         spectrum = self._selected if spectrum is None else spectrum
-        self._live[0] = (self, spectrum)
-        with self.attached(spectrum):
+        self._live[0] = (self, spectrum, mask)
+        with self.attached(spectrum, mask):
             answer: object = self.base(**inputs)
         return answer
 
     @contextmanager
-    def attached(self, spectrum: Tensor | None) -> Iterator[None]:
+    def attached(self, spectrum: Tensor | None, mask: Tensor | None = None) -> Iterator[None]:
         """The adapters hang on the base's modules inside this block and nowhere else."""
         handles: list[RemovableHandle] = []
         try:
             for i, (target, adapter) in enumerate(zip(self._targets, self.adapters, strict=True)):
                 assert isinstance(adapter, AdapterFamily)
-                c = None if spectrum is None else spectrum[:, i, : adapter.rank]
-                handles.append(target.register_forward_hook(_branch(adapter, c)))
+                c, w = (None if t is None else t[:, i, : adapter.rank] for t in (spectrum, mask))
+                handles.append(target.register_forward_hook(_branch(adapter, c, w)))
             yield
         finally:
             for handle in handles:
@@ -228,8 +238,8 @@ class Elastic(nn.Module):
             )
 
         def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-            net, spectrum = self._live[0]
-            return nullcontext(), net.attached(spectrum)
+            net, spectrum, mask = self._live[0]
+            return nullcontext(), net.attached(spectrum, mask)
 
         enable(gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": contexts})
 
@@ -240,6 +250,21 @@ class Elastic(nn.Module):
         small = Elastic(self.base, {n: self._adapter(n).sliced(r) for n, r in self.ranks(config).items()}, self.space)
         small._live = self._live
         return small
+
+    def gathered(self, support: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+        """{module: (A (r, in), B (out, r))} of the components with c_j ≠ 0 of a spectrum `(modules, r_max)`, c folded
+        into B: the same function, for any support. Modules without a component are absent.
+        """
+        found: dict[str, tuple[Tensor, Tensor]] = {}
+        if not all(adapter.components_add for _, adapter in self.items()):
+            raise ConfigurationError("a full core has no components to pick from: choose a policy that draws prefixes")
+        for c, (name, adapter) in zip(support, self.items(), strict=True):
+            A, B = adapter.lora_factors()
+            weights = c[: len(A)].to(A.device)
+            kept = weights.nonzero().flatten()
+            if len(kept):
+                found[name] = A[kept], B[:, kept] * weights[kept]
+        return found
 
     def extract(self, config: Config) -> SubNetwork:
         """The sub-network to take home: `.module`, `.save_pretrained`, `.save_merged`."""
@@ -286,9 +311,11 @@ class Elastic(nn.Module):
         raise self._chain
 
 
-def _branch(adapter: AdapterFamily, c: Tensor | None) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+def _branch(
+    adapter: AdapterFamily, c: Tensor | None, w: Tensor | None
+) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
     def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        added: Tensor = output + adapter(args[0], c).to(output.dtype)
+        added: Tensor = output + adapter(args[0], c, w).to(output.dtype)
         return added
 
     return add

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from archrank.supernet.checkpoint import Checkpoint
+from archrank.supernet.distributed import my_rows, sum_gradients, sum_over_processes
+from archrank.supernet.lazy_adamw import RowLazyAdamW
 from archrank.supernet.net import Elastic
 from archrank.supernet.policies.base import Policy, counter_uniform
 
@@ -60,7 +62,8 @@ class NonFiniteLoss(ArithmeticError):
 class TrainPlan:
     """AdamW with linear warm-up and linear decay to zero.
 
-    lr(t) = lr · min(t / w, (T − t) / (T − w)), w = warmup · T.
+    lr(t) = lr · min(t / w, (T − t) / (T − w)), w = warmup · T; without `decay` it stays at lr after the warm-up, for
+    trainings that are read on the way.
     """
 
     steps: int
@@ -70,13 +73,14 @@ class TrainPlan:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     accumulate: int = 1
+    decay: bool = True
 
     def rate(self, step: int) -> float:
         """The learning rate of step 0 … steps − 1."""
         warm = max(1, math.ceil(self.warmup * self.steps))
         if step < warm:
             return self.lr * (step + 1) / warm
-        return self.lr * (self.steps - step) / max(1, self.steps - warm)
+        return self.lr * (self.steps - step) / max(1, self.steps - warm) if self.decay else self.lr
 
 
 def train(
@@ -86,26 +90,55 @@ def train(
     plan: TrainPlan,
     *,
     policy: Policy | None = None,
+    validation: Batches | None = None,
     parameters: Sequence[nn.Parameter] | None = None,
     checkpoint: Checkpoint | None = None,
     tick: Tick | None = None,
+    after: Callable[[int], bool] | None = None,
 ) -> float:
     """Trains in place; returns the seconds spent, those before an interruption included.
 
-    policy: draws the spectrum of each sample (None: all components); parameters: default the adapters; everything else
-    is frozen meanwhile. Raises NonFiniteLoss; whatever `tick` raises passes through after a checkpoint was written.
+    policy: draws the spectrum of each sample (None: all components), masks gradients and has its say after each step;
+    validation: batches that a bilevel policy's gates learn on; parameters: default the adapters; everything else is
+    frozen meanwhile. after: (steps done) -> whether to go on. Raises NonFiniteLoss; whatever `tick` raises passes
+    through after a checkpoint was written.
     """
     trained = list(net.adapters.parameters() if parameters is None else parameters)
     device = next(net.base.parameters()).device
+    if policy is not None:
+        policy.prepare(net, plan.steps)
+    masked = policy is not None and policy.gradient_mask(0, [0]) is not None
+    optimizer = RowLazyAdamW(net, plan.lr, weight_decay=plan.weight_decay) if masked else None
 
     def gradient(step: int) -> Tensor:
         batch, index = batches(step)
-        return _backward(net, batch, index, loss_function, plan, policy, step, device)
+        loss = _backward(net, batch, index, loss_function, plan, policy, step, device)
+        if optimizer is not None:
+            assert policy is not None
+            optimizer.touch(policy.gradient_mask(step, index))
+        return loss
+
+    def stepped(step: int) -> None:
+        if policy is not None:
+            if policy.bilevel and validation is not None:
+                _learn_gates(net, validation, loss_function, policy, step, device)
+            policy.after_step(net, step, plan.rate(step))
 
     net.train()
     net.states.clear()  # of no use under weights that move
     with only(net, trained):
-        seconds = descend(trained, plan, gradient, fused=can_fuse(trained), checkpoint=checkpoint, tick=tick)
+        seconds = descend(
+            trained,
+            plan,
+            gradient,
+            fused=can_fuse(trained),
+            optimizer=optimizer,
+            extra={} if policy is None else policy.state(),
+            checkpoint=checkpoint,
+            tick=tick,
+            stepped=stepped,
+            after=after,
+        )
     net.eval()
     return seconds
 
@@ -116,29 +149,40 @@ def descend(
     gradient: Callable[[int], Tensor],
     *,
     fused: bool = False,
+    optimizer: RowLazyAdamW | None = None,
+    extra: Mapping[str, Tensor] | None = None,
     checkpoint: Checkpoint | None = None,
     tick: Tick | None = None,
+    stepped: Callable[[int], None] | None = None,
+    after: Callable[[int], bool] | None = None,
 ) -> float:
     """AdamW over the steps of `plan` that are not done yet; returns the seconds spent, those before an interruption
     included.
 
     gradient: adds a step's gradient to `trained` and returns its loss; random numbers in it are a function of
-    (plan.seed, step). Raises NonFiniteLoss; whatever `tick` raises passes through after a checkpoint was written.
+    (plan.seed, step). optimizer: instead of torch's; extra: tensors that a checkpoint holds too; stepped: called with
+    the step after the optimiser, gradients still there; after: (steps done) -> whether to go on. Raises NonFiniteLoss;
+    whatever `tick` raises passes through after a checkpoint was written.
     """
     device = trained[0].device if trained else torch.device("cpu")
-    optimizer = torch.optim.AdamW(trained, lr=plan.lr, weight_decay=plan.weight_decay, fused=fused)
-    first, before = checkpoint.load(trained, optimizer) if checkpoint else (0, 0.0)
+    rule = optimizer or torch.optim.AdamW(trained, lr=plan.lr, weight_decay=plan.weight_decay, fused=fused)
+    kept = dict(extra or {})
+    first, before = checkpoint.load(trained, rule, kept) if checkpoint else (0, 0.0)
     start = saved = time.monotonic()
     with _forked(device):
         for step in range(first, plan.steps):
             torch.manual_seed(int(counter_uniform(plan.seed, step, 7) * 2**53))
-            for group in optimizer.param_groups:
+            for group in rule.param_groups:
                 group["lr"] = plan.rate(step)
             loss = gradient(step)
             torch.nn.utils.clip_grad_norm_(trained, plan.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            rule.step()
+            if stepped is not None:
+                stepped(step)
+            rule.zero_grad(set_to_none=True)
             done, now = step + 1, time.monotonic()
+            if after is not None and not after(done):
+                break
             if done % LOOK_EVERY == 0 or done == plan.steps:
                 value = float(loss)
                 if not math.isfinite(value):
@@ -148,10 +192,10 @@ def descend(
                         tick(done, value)
                     except BaseException:
                         if checkpoint:
-                            checkpoint.save(done, trained, optimizer, before + now - start)
+                            checkpoint.save(done, trained, rule, before + now - start, kept)
                         raise
             if checkpoint and now - saved >= checkpoint.every_seconds and done < plan.steps:
-                checkpoint.save(done, trained, optimizer, before + now - start)
+                checkpoint.save(done, trained, rule, before + now - start, kept)
                 saved = time.monotonic()
     return before + time.monotonic() - start
 
@@ -169,16 +213,40 @@ def _backward(
     """Adds the gradient of one step's mean loss, in `accumulate` parts; returns the loss."""
     rows = len(index)
     spectrum = None if policy is None else policy.spectrum(step, index).to(device)
+    mask = None if policy is None else policy.gradient_mask(step, index)
+    mask = None if mask is None else mask.to(device)
     total = torch.zeros((), device=device)
-    for part in np.array_split(np.arange(rows), min(plan.accumulate, rows)):
+    first, last = my_rows(rows)
+    for part in np.array_split(np.arange(first, last), min(plan.accumulate, max(1, last - first))):
+        if not len(part):
+            continue
         low, high = int(part[0]), int(part[-1]) + 1
         inputs = {key: value[low:high].to(device) for key, value in batch.items()}
         labels = inputs.pop("labels")
-        outputs = net(spectrum=None if spectrum is None else spectrum[low:high], **inputs)
+        c, w = (None if t is None else t[low:high] for t in (spectrum, mask))
+        outputs = net(spectrum=c, mask=w, **inputs)
         loss = loss_function(outputs.logits, {**inputs, "labels": labels}) * ((high - low) / rows)
-        loss.backward()  # type: ignore[no-untyped-call]
+        # gates stand in every part's graph
+        loss.backward(retain_graph=high < last and spectrum is not None and spectrum.requires_grad)  # type: ignore[no-untyped-call]
         total = total + loss.detach()
+    gates = () if policy is None else policy.learnt()
+    sum_gradients([*(p for p in net.parameters() if p.requires_grad), *gates])
+    total = sum_over_processes(total)
+    penalty = None if policy is None else policy.penalty(net, step)
+    if penalty is not None:
+        penalty.to(device).backward()  # type: ignore[no-untyped-call]
     return total
+
+
+def _learn_gates(
+    net: Elastic, validation: Batches, loss_function: LossFunction, policy: Policy, step: int, device: torch.device
+) -> None:
+    """The gates' gradient on a validation batch, under the store as it has just been stepped."""
+    batch, index = validation(step)
+    inputs = {key: value.to(device) for key, value in batch.items()}
+    labels = inputs.pop("labels")
+    outputs = net(spectrum=policy.spectrum(step, index).to(device), **inputs)
+    policy.gate_gradients(loss_function(outputs.logits, {**inputs, "labels": labels}), step)
 
 
 def can_fuse(parameters: Sequence[nn.Parameter]) -> bool:

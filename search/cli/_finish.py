@@ -23,8 +23,8 @@ def show_outcome(run: Run, *, as_json: bool) -> int:
             }
         )
     else:
+        print(f"{run.verdict}\n")
         print(run.table(front), end="")
-        print(f"\n{run.verdict}")
         print(f"\nreport   {run.path / 'report.html'}")
         out = {"torch": "network/", "peft": "adapter/", "merged": "encoder/"}[form := default_form(run)]
         print(f"extract  search extract {run.path} --pick knee --as {form} --out {out}")

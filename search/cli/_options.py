@@ -55,7 +55,9 @@ def add_run_flags(parser: argparse.ArgumentParser, names: tuple[str, ...] | None
         kind, several = value_type(f)
         flag = "--" + f.name.replace("_", "-")
         if kind is bool:
-            group.add_argument(flag, action="store_true", default=argparse.SUPPRESS, help=f.metadata["help"])
+            group.add_argument(
+                flag, action="store_true", default=argparse.SUPPRESS, help=f.metadata["help"].replace("%", "%%")
+            )
             continue
         letter = {int: "N", float: "X"}.get(kind, "V")
         choices = f.metadata["choices"]
@@ -65,7 +67,7 @@ def add_run_flags(parser: argparse.ArgumentParser, names: tuple[str, ...] | None
             action="append" if several else "store",
             metavar="|".join(choices) if choices else letter,
             default=argparse.SUPPRESS,
-            help=f.metadata["help"] + _default_note(f.default),
+            help=(f.metadata["help"] + _default_note(f.default)).replace("%", "%%"),
         )
 
 

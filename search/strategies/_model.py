@@ -79,6 +79,7 @@ class Watched:
         self._half = process.half(cross)
         self._variance = np.maximum(process.prior(x) - (self._half**2).sum(0), 1e-8)
         self._extra: list[Array] = []
+        self._share = np.ones(len(x))  # of its deviation that a candidate keeps
 
     def deviation(self) -> Array:
         """(k,), in the objective's unit: by the warp's slope."""
@@ -93,12 +94,17 @@ class Watched:
         self.mean[i] = value
         self._z[i] = self._belief.warp(np.array([value]))[0]
         own = float(self.deviation()[i])
-        self._variance[i] *= min(1.0, (0.25 if sd is None else sd / own)) ** 2
+        share = min(1.0, 0.25 if sd is None else max(sd / own, 1e-3))
+        self._share[i] *= share
+        self._variance[i] *= share**2
+        for row in self._extra:
+            row[i] *= share
 
     def take(self, i: int) -> None:
         """Candidate i counts as known."""
         process = self._belief.process
         covariance = process.between(self._x, self._x[i]) - self._half.T @ self._half[:, i]
+        covariance *= self._share * self._share[i]
         for row in self._extra:
             covariance = covariance - row * row[i]
         row = covariance / np.sqrt(max(self._variance[i] + process.setting.noise, 1e-8))

@@ -18,6 +18,8 @@ __all__ = ["STRATEGY", "Random"]
 class Random:
     """Proposal k is the first new sample of the generator (seed, k)."""
 
+    looks_at_values = False  # what is proposed stays the same where values are estimates
+
     def __init__(self, space: Space, objectives: Sequence[Objective], seed: int) -> None:
         self._fresh, self._past, self._seed = Fresh(space), Past(objectives), seed
 

@@ -9,14 +9,26 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AdapterFamily"]
+__all__ = ["AdapterFamily", "check_rank"]
+
+
+def check_rank(out_features: int, in_features: int, rank: int) -> None:
+    """ValueError outside 1 … min(in, out)."""
+    limit = min(out_features, in_features)
+    if not 1 <= rank <= limit:
+        raise ValueError(f"rank {rank} is outside 1 … min(in, out) = {limit} of a {out_features} × {in_features} layer")
 
 
 class AdapterFamily(nn.Module, ABC):
     """Adds Δy(x) to the output of one linear layer; knows no layer, no base and no model.
 
     `out_features`, `in_features` are the layer's, `rank` is the number of components held. At creation Δy = 0.
+    needs_weight: `bind` must be told the layer's weight; components_add: Δy is a sum over components, so that any
+    subset of them is a net of its own.
     """
+
+    needs_weight = False
+    components_add = True
 
     out_features: int
     in_features: int
@@ -35,10 +47,15 @@ class AdapterFamily(nn.Module, ABC):
         super().__init__()
 
     @abstractmethod
-    def forward(self, x: Tensor, spectrum: Tensor | None = None) -> Tensor:
-        """Δy `(n, …, out)` for x `(n, …, in)`; `spectrum` `(n | 1, rank)` weighs the components, None is all of
-        them.
+    def forward(self, x: Tensor, spectrum: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Δy `(n, …, out)` for x `(n, …, in)`.
+
+        spectrum `(n | 1, rank)` weighs the components, None is all of them; mask `(n | 1, rank)` of 0 and 1: components
+        whose parameters take the sample's gradient, None is all.
         """
+
+    def bind(self, weight: Tensor) -> None:  # most families do not look at the base
+        """The weight `(out, in)` of the layer beside which it stands."""
 
     def add_to(self, output: Tensor, x: Tensor, spectrum: Tensor, *, in_place: bool) -> Tensor:
         """Output + Δy(x) without gradients, `spectrum` as in `forward`.

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from archrank.kernels import spectral_lora
-from archrank.supernet.adapters.base import AdapterFamily
+from archrank.kernels import masked_lora, spectral_lora
+from archrank.supernet.adapters.base import AdapterFamily, check_rank
 
 __all__ = ["LoRA"]
 
@@ -32,20 +32,27 @@ class LoRA(AdapterFamily):
         scale: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        limit = min(out_features, in_features)
-        if not 1 <= rank <= limit:
-            raise ValueError(
-                f"rank {rank} is outside 1 … min(in, out) = {limit} of a {out_features} × {in_features} layer"
-            )
+        check_rank(out_features, in_features, rank)
         super().__init__(out_features, in_features, rank)
         self.out_features, self.in_features, self.rank, self.scale = out_features, in_features, rank, scale
         bound = 1 / math.sqrt(in_features)
         self.A = nn.Parameter(torch.empty(rank, in_features).uniform_(-bound, bound, generator=generator))
         self.B = nn.Parameter(torch.zeros(out_features, rank))
 
-    def forward(self, x: Tensor, spectrum: Tensor | None = None) -> Tensor:
+    @classmethod
+    def of(cls, A: Tensor, B: Tensor) -> LoRA:
+        """The module of given factors, copied; scale 1."""
+        made = cls(len(B), A.shape[1], len(A))
+        with torch.no_grad():
+            made.A.copy_(A)
+            made.B.copy_(B)
+        return made.to(A.device)
+
+    def forward(self, x: Tensor, spectrum: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Δy `(n, …, out)` in x's dtype; the factors stay fp32, as PEFT keeps them beside a bf16 base."""
         B = self.B if self.scale == 1 else self.B * self.scale
+        if mask is not None:
+            return masked_lora(x.to(self.A.dtype), self.A, B, spectrum, mask).to(x.dtype)
         return spectral_lora(x.to(self.A.dtype), self.A, B, spectrum).to(x.dtype)
 
     def add_to(self, output: Tensor, x: Tensor, spectrum: Tensor, *, in_place: bool) -> Tensor:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -25,17 +24,22 @@ MAX_RANK_SHARE = 1 / 8
 class Mixed(Policy):
     """Per-sample, per-module ranks with a share of max-rank rows."""
 
-    def draw(self, step: int, samples: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
-        """The ranks `(samples, modules)` themselves."""
+    def uniform(
+        self, step: int, samples: Sequence[int] | NDArray[np.int64], ranks: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Independent ranks `(samples, modules)`, each of `ranks` alike."""
         index = np.asarray(samples, dtype=np.int64)[:, None]
-        module = np.arange(1, len(self.modules) + 1)[None]
-        u = counter_uniform(self.seed, step, index, module)
-        ranks = self.ranks[np.minimum((u * len(self.ranks)).astype(np.int64), len(self.ranks) - 1)]
+        u = counter_uniform(self.seed, step, index, np.arange(1, len(self.modules) + 1)[None])
+        drawn: NDArray[np.int64] = ranks[np.minimum((u * len(ranks)).astype(np.int64), len(ranks) - 1)]
+        return drawn
+
+    def draw(self, step: int, samples: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+        """The ranks themselves, the share of rows at the largest ones included."""
+        index = np.asarray(samples, dtype=np.int64)[:, None]
         full = counter_uniform(self.seed, step, index, 0) < MAX_RANK_SHARE
-        clipped: NDArray[np.int64] = np.minimum(np.where(full, self.r_max, ranks), self.limits)
-        return clipped
+        drawn: NDArray[np.int64] = np.where(full, self.r_max, self.uniform(step, samples, self.ranks))
+        return drawn
 
     def spectrum(self, step: int, samples: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """C `(samples, modules, r_max)`: ones up to each drawn rank."""
-        ranks = torch.from_numpy(self.draw(step, samples))
-        return (torch.arange(self.r_max) < ranks[..., None]).float()
+        return self.prefixes(self.draw(step, samples))

@@ -179,3 +179,9 @@ def test_files_that_split_otherwise_are_refused(old: str, new: str, message: str
     assert old in FILE
     with pytest.raises(grammar.SpaceError, match=message):
         grammar.loads(FILE.replace(old, new))
+
+
+def test_a_share_of_one_value_is_still_an_argument() -> None:
+    file = FILE.replace('HEADS: "25%" | "50%" | "75%" | "100%"', 'HEADS: "100%"')
+    space = grammar.loads(file).bind_layers(LAYERS)
+    assert all("heads=100%" in d.text for d in space.sample(np.random.default_rng(0), 20) if "keep" in d.text)

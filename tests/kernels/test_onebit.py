@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from archrank import kernels
 
@@ -67,3 +69,13 @@ def test_the_gradient_of_a_scale() -> None:
     (kernels.onebit_unpack(bits, scale, n, torch.float32) * up).sum().backward()
     signs = kernels.onebit_unpack(bits, torch.ones(2, 1), n, torch.float32)
     assert torch.equal(scale.grad, (signs * up).sum(1, keepdim=True))
+
+
+@given(rows=st.integers(0, 7), n=st.integers(0, 70), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+@settings(max_examples=40, deadline=None)
+def test_any_size(rows: int, n: int, dtype: torch.dtype) -> None:
+    x = torch.randn(n, rows, generator=torch.Generator().manual_seed(n)).to(dtype).T
+    z = kernels.onebit_unpack(*kernels.onebit_pack(x))
+    assert z.shape == x.shape
+    assert torch.equal(z >= 0, x >= 0)
+    torch.testing.assert_close(z.float().abs(), x.float().abs().mean(-1, keepdim=True).expand_as(z), rtol=1e-2, atol=0)

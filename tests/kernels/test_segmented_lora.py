@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from archrank import kernels
@@ -93,3 +95,22 @@ def test_export_and_compile() -> None:
     torch.testing.assert_close(torch.export.export(Layer(), args).module()(*args), want)
     compiled = torch.compile(kernels.segmented_lora, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x, As, Bs, offsets), want)
+
+
+@given(
+    segments=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 6)), min_size=1, max_size=5),
+    K=st.integers(1, 20),
+    N=st.integers(1, 20),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_segments_and_their_permutation(segments: list[tuple[int, int]], K: int, N: int) -> None:
+    rows, ranks = zip(*segments, strict=True)
+    x, As, Bs, offsets = make(rows, ranks, K, N, torch.float32)
+    y = kernels.segmented_lora(x, As, Bs, offsets)
+    parts = [x[i:j] for i, j in zip(offsets.tolist(), offsets.tolist()[1:], strict=False)]
+    exact = torch.cat([p.double() @ A.double().T @ B.double().T for p, A, B in zip(parts, As, Bs, strict=True)])
+    size = torch.cat([p.abs() @ A.abs().T @ B.abs().T for p, A, B in zip(parts, As, Bs, strict=True)])
+    assert bool(((y - exact).abs() <= 8 * torch.finfo(torch.float32).eps * size + 1e-30).all())
+    back = torch.tensor([0, *rows[::-1]]).cumsum(0)
+    turned = kernels.segmented_lora(torch.cat(parts[::-1]), As[::-1], Bs[::-1], back)
+    torch.testing.assert_close(torch.cat(turned.split(list(rows[::-1]))[::-1]), y)

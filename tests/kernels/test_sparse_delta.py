@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from archrank import kernels
@@ -106,3 +110,21 @@ def test_opcheck_export_and_compile() -> None:
     compiled = Switched()
     assert torch.equal(torch.compile(compiled, fullgraph=True, backend="aot_eager")(x), want)
     assert torch.equal(compiled.W, W)
+
+
+@given(size=st.integers(1, 60), seed=st.integers(0, 99), dtype=st.sampled_from([torch.float32, torch.bfloat16]))
+@settings(max_examples=40, deadline=None)
+def test_any_chain_of_switches_undoes_to_the_bit(size: int, seed: int, dtype: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(seed)
+    W = torch.randn(size, generator=g).to(dtype)
+    whole = W.clone()
+    deltas = [
+        (torch.randperm(size, generator=g)[:k], torch.randn(k, generator=g).to(dtype))
+        for k in torch.randint(0, size + 1, (4,), generator=g).tolist()
+    ]
+    saved = kernels.sparse_delta_apply(W, *deltas[0])
+    for (index, _), (index2, value2) in itertools.pairwise(deltas):
+        saved = kernels.sparse_delta_switch(W, index, saved, index2, value2)
+        assert torch.equal(W, whole.index_add(0, index2, value2))
+    kernels.sparse_delta_undo(W, deltas[-1][0], saved)
+    assert torch.equal(W, whole)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from archrank import kernels
@@ -96,3 +100,30 @@ def test_export_and_compile() -> None:
 
     torch.testing.assert_close(torch.export.export(Layer(), (x,)).module()(x), want)
     torch.testing.assert_close(torch.compile(Layer(), fullgraph=True, backend="aot_eager")(x), want)
+
+
+@given(
+    rows=st.integers(0, 40),
+    n=st.integers(1, 96),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    flip=st.booleans(),
+)
+@settings(max_examples=40, deadline=None)
+def test_any_size(rows: int, n: int, dtype: torch.dtype, flip: bool) -> None:
+    g = torch.Generator().manual_seed(rows * 97 + n)
+    x = (torch.randn(n, rows, generator=g).T if flip else torch.randn(rows, n, generator=g)).to(dtype)
+    H = matrix(n)
+    blocks = x.double().reshape(rows, n // len(H), len(H))
+    truth, size = (blocks @ H).reshape(rows, n), (blocks.abs() @ H.abs()).reshape(rows, n)
+    y = kernels.walsh_hadamard(x)
+    assert bool(((y.double() - truth).abs() <= 8 * torch.finfo(dtype).eps * size + 1e-30).all())
+    assert torch.equal(kernels.walsh_hadamard(x), y)
+
+
+def test_rows_may_be_split_and_permuted(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(37, 256, generator=torch.Generator().manual_seed(0))
+    y, turn = kernels.walsh_hadamard(x), torch.randperm(37, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(kernels.walsh_hadamard(x[turn]), y[turn])
+    torch.testing.assert_close(torch.cat([kernels.walsh_hadamard(p) for p in (x[:5], x[5:])]), y)
+    monkeypatch.setattr(sys.modules[kernels.walsh_hadamard.__module__], "CACHED", 1000)
+    torch.testing.assert_close(kernels.walsh_hadamard(x), y)

@@ -146,3 +146,6 @@ def test_an_unknown_op_is_named_and_an_own_one_priced_by_its_totals() -> None:
     told = A100.predict([own], "fp16")
     assert any("no measured row of other in fp16: priced by the roofline" in note for note in told.notes)
     assert told.high[0] >= 2 * told.ms[0]
+    named = Workload((OpCost("other", own.ops[0].dims, label="gated"),))
+    assert any("no measured row of gated in fp16" in note for note in A100.predict([named], "fp16").notes)
+    assert named == own

@@ -21,7 +21,20 @@ from archrank.search.cli import main
 from archrank.search.job import Job
 from archrank.search.results import Run
 
-FLAGS = ["--train-steps", "60", "--trials", "18", "--finalists", "1", "--seed", "5", "--save-minutes", "0.005"]
+FLAGS = [
+    "--train-steps",
+    "60",
+    "--trials",
+    "18",
+    "--finalists",
+    "1",
+    "--seed",
+    "5",
+    "--save-minutes",
+    "0.005",
+    "--race",
+    "on",
+]
 Told = list[tuple[int, str, dict[str, float], str]]
 
 

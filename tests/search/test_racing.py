@@ -11,10 +11,13 @@ import pytest
 import archrank as ar
 from archrank import grammar
 from archrank.search import candidates
+from archrank.search.config import RunConfig
+from archrank.search.job import Job
 from archrank.search.objective import parse_objectives
 from archrank.search.pareto import latest
 from archrank.search.racing import Rivals
 from archrank.search.results import Run
+from archrank.search.run import _Phases, prepared
 from archrank.search.strata import Strata
 from archrank.search.trial import Trial
 
@@ -25,7 +28,7 @@ PLAN = {"train_steps": 20, "trials": 40, "finalists": 1, "seed": 4, "strategy": 
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Run]:
     """The same search, raced and not; a strategy that looks at no value proposes the same to both."""
     out = tmp_path_factory.mktemp("raced")
-    return ar.run("lora_ranks", out=out / "1", **PLAN), ar.run("lora_ranks", out=out / "2", no_race=True, **PLAN)
+    return ar.run("lora_ranks", out=out / "1", **PLAN), ar.run("lora_ranks", out=out / "2", race="off", **PLAN)
 
 
 def inherited(run: Run) -> list[Trial]:
@@ -47,6 +50,15 @@ def test_a_raced_search_has_the_front_and_promotes_as_one_that_reads_all(runs: t
     for t in inherited(raced):
         if not t.raced:
             assert dict(t.values) == dict(by_text[t.text].values)
+
+
+def test_only_a_blind_strategy_is_raced_by_itself(tmp_path: Path) -> None:
+    """Estimates would change what a strategy proposes that looks at values."""
+    for strategy, race, raced in (("nsga2", "auto", False), ("nsga2", "on", True), ("random", "auto", True)):
+        job = prepared(RunConfig(strategy=strategy, race=race, trials=8))
+        (tmp_path / f"{strategy}-{race}").mkdir()
+        assert isinstance(job, Job)
+        assert (_Phases(job, tmp_path / f"{strategy}-{race}")._rivals() is not None) == raced
 
 
 def test_what_the_log_says_of_a_stopped_candidate(runs: tuple[Run, Run]) -> None:

@@ -56,11 +56,15 @@ def test_what_a_run_leaves(run: Run) -> None:
 
 def test_stages_and_their_parents(run: Run) -> None:
     found = stages(run)
-    assert [len(found[s]) for s in found] == [24, 4, 2]
+    finals = [t for t in found["final"] if t.parent is not None]
+    references = [t for t in found["final"] if t.parent is None]
+    assert [len(found["inherited"]), len(found["reranked"]), len(finals)] == [24, 4, 2]
+    assert [len(set(run.ranks(t).values())) for t in references] == [1] * len(references), "uniform ranks"
+    assert set(run.ranks(references[0]).values()) == {16}
     assert len({t.text for t in found["inherited"]}) == 24
     by_id = {t.id: t for t in run.trials}
     for stage, before in (("reranked", "inherited"), ("final", "reranked")):
-        for t in found[stage]:
+        for t in found[stage] if stage == "reranked" else finals:
             assert by_id[t.parent].stage == before
             assert by_id[t.parent].text == t.text
     assert all(len(t.extra["seeds"]) == 2 for t in found["reranked"])

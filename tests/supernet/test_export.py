@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from archrank.supernet import elastic
-from archrank.supernet.export import Home, peft_config, zero_padded
+from archrank.supernet.export import Home, merged, peft_config, zero_padded
 from archrank.supernet.net import Elastic
 from archrank.supernet.subnetwork import SubNetwork
 
@@ -191,3 +191,14 @@ def test_onnx_of_the_merged_model(searched: tuple[Elastic, dict[str, int], Path,
     session = runtime.InferenceSession(str(taken(net, ranks, home, kind).export_onnx(tmp_path / "m.onnx")))
     answer = session.run(None, {i.name: inputs[i.name].numpy() for i in session.get_inputs()})[0]
     assert float((torch.as_tensor(answer) - logits(net, inputs)).abs().max()) <= 1e-4
+
+
+def test_tied_and_quantised_weights_are_not_merged(tiny: Callable[[str], nn.Module]) -> None:
+    model = tiny("gpt2")
+    A, B = torch.ones(1, 32), torch.ones(60, 1)
+    with pytest.raises(ValueError, match=r"lm_head shares its weight with transformer\.wte \(tied weights\)"):
+        merged(model, {"lm_head": (A, B)})
+    layer = model.get_submodule("transformer.h.0.attn.c_attn")
+    layer.weight = nn.Parameter(torch.zeros(32, 96, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match="c_attn is a Conv1D, whose weight is quantised"):
+        merged(model, {"transformer.h.0.attn.c_attn": (torch.ones(1, 32), torch.ones(96, 1))})

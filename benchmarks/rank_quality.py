@@ -1,0 +1,322 @@
+"""Ranks by the default pipeline against the ways to choose one today, on the embedded task, at equal total training.
+
+    python benchmarks/rank_quality.py --seeds 5 --out benchmarks/results/rank_quality.json [--methods search,uniform]
+
+A cell is (seed, rate, method); each spends 15 · N training steps, the forwards of a search counted as a third of a step
+each. All methods run at the same learning rates; the rate is chosen on validation loss, as is every point; test rows
+are read for what was chosen. Methods:
+
+- `search`: the default job (mixed supernet, nsga2 by strata, re-ranking, finalists, references);
+- `full`: the same with one r_max run in canonical form for a supernet; `sora`, `maestro`: traced by that policy;
+- `random`: the default job with the strategy `random`, as many evaluations;
+- `uniform`: ranks 1, 2, 4, 8, 16, each 3 N steps;
+- `svd`: one r_max LoRA of 7 N steps, resized by its singular values to 4 budgets, each tuned for 2 N more;
+- `adalora`, `eva`: PEFT's, four budgets of 3.75 N steps; AdaLoRA starts at 1.5 × its target;
+- `nls`: an NLS supernet of 7 N steps, ranks 1, 2, 4, 8 of its list for all modules, each tuned for 2 N more;
+- `dylora`: one run of 15 N steps, truncated at each rank.
+
+Figures for each seed: hypervolume of test loss × log2(adapter parameters) between the bare base and the uniform r_max,
+parameters below those of uniform r = 1 counting as those; test loss and accuracy of the best point on validation within
+12.5, 25, 50 and 100 % of r_max. Differences are paired by seed, percentile bootstrap.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from record import Cells, interval, write_result
+
+from archrank.search.config import RunConfig
+from archrank.search.job import Job, prepare
+from archrank.search.pareto import hypervolume
+from archrank.search.run import start
+from archrank.supernet import policies
+from archrank.supernet.adapters.lora import LoRA
+from archrank.supernet.canonical_form import canonical
+from archrank.supernet.net import Elastic
+from archrank.supernet.population_training import Members
+from archrank.supernet.shrinking import by_budget
+from archrank.supernet.training import TrainPlan, train
+
+RATES = (5e-3, 1e-2)
+SHARES = (0.125, 0.25, 0.5, 1.0)
+TRIALS, UNITS = 100, 15
+Point = dict[str, float]
+Ranks = Mapping[str, int]
+
+
+def job_for(seed: int, steps: int, rate: float) -> Job:
+    """The embedded task as `search run` prepares it."""
+    return prepare(RunConfig(seed=seed, train_steps=steps, lr=rate))
+
+
+def price(job: Job, ranks: Ranks) -> float:
+    """Adapter parameters."""
+    return float(sum(r * sum(job.net.shapes[n]) for n, r in ranks.items()))
+
+
+def measured(job: Job, net: Elastic, params: float) -> Point:
+    """Validation and test values of a trained net."""
+    val, test = job.score(net, "validation"), job.score(net, "test")
+    return {"params": params, "val_loss": val["loss"], "test_loss": test["loss"], "test_accuracy": test["accuracy"]}
+
+
+def members(job: Job, nets: list[Elastic], steps: int, rate: float, seed: int) -> list[Point]:
+    """Each net trained on, all in one pass: what each would be alone."""
+    ranks = [{n: a.rank for n, a in net.items()} for net in nets]
+    start_at = [{n: a.lora_factors() for n, a in net.items()} for net in nets]
+    population, batches = Members(job.base.model, ranks, start=start_at), job.batches(seed)
+    population.train(lambda step: batches(step)[0], TrainPlan(steps, rate, seed=seed), loss_function=job.loss)
+    found = []
+    for r, factors in zip(ranks, population.factors(), strict=True):
+        net = Elastic(job.base.model, {n: LoRA.of(*pair) for n, pair in factors.items()})
+        found.append(measured(job, net, price(job, r)))
+    return found
+
+
+def uniform(seed: int, steps: int, rate: float) -> list[Point]:
+    """Ranks 1, 2, 4, 8, 16."""
+    job = job_for(seed, steps, rate)
+    nets = [job.net.sliced(dict.fromkeys(job.net.names, r)) for r in (1, 2, 4, 8, 16)]
+    return members(job, nets, 3 * steps, rate, seed)
+
+
+def searched(**flags: str) -> Callable[[int, int, float], list[Point]]:
+    """The job with some flags; its fully trained points."""
+
+    def run(seed: int, steps: int, rate: float) -> list[Point]:
+        policy = policies.load(flags.get("policy", "mixed"))
+        forwards = 0 if policy.traces else TRIALS * 300 / 32 / 3
+        unit = round((UNITS * steps - forwards) / (policy.runs + 3 + 6 + 2))
+        with tempfile.TemporaryDirectory() as folder:
+            config = RunConfig(
+                seed=seed,
+                train_steps=unit,
+                lr=rate,
+                trials=TRIALS if not policy.traces else 40,
+                policy=flags.get("policy", "mixed"),
+                strategy=flags.get("strategy", "nsga2"),
+                out=f"{folder}/run",
+            )
+            done = start(config)
+            return [
+                {
+                    "params": t.values["adapter_params"],
+                    "val_loss": t.values["loss"],
+                    "test_loss": t.extra["test"]["loss"],  # type: ignore[index]
+                    "test_accuracy": t.extra["test"]["accuracy"],  # type: ignore[index]
+                }
+                for t in done.trials
+                if t.stage == "final" and t.state == "done"
+            ]
+
+    return run
+
+
+def svd(seed: int, steps: int, rate: float) -> list[Point]:
+    """One r_max LoRA, resized over all modules by σ² / price."""
+    job = job_for(seed, steps, rate)
+    whole = job.net.sliced(dict.fromkeys(job.net.names, 16))
+    train(whole, job.batches(seed), job.loss, TrainPlan(7 * steps, rate, seed=seed))
+    forms = {n: canonical(*a.lora_factors()) for n, a in whole.items()}
+    spectra = {n: (A.norm(dim=1) * B.norm(dim=0)).double().numpy() for n, (A, B) in forms.items()}
+    prices = {n: sum(s) for n, s in job.net.shapes.items()}
+    top, nets = 16.0 * sum(prices.values()), []
+    for share in (1 / 16, *SHARES[:3]):
+        ranks = by_budget(spectra, prices, share * top)
+        store = {n: LoRA.of(forms[n][0][:r], forms[n][1][:, :r]) for n, r in ranks.items() if r}
+        nets.append(Elastic(job.base.model, store))
+    tuned = members(job, nets, 2 * steps, rate, seed + 1000)
+    return [measured(job, whole, top), *tuned]
+
+
+def from_supernet(policy: str, ranks: tuple[int, ...], steps_of: tuple[int, int]) -> Callable[..., list[Point]]:
+    """A supernet of `steps_of[0]` units under a policy, uniform ranks of it tuned for `steps_of[1]` more."""
+
+    def run(seed: int, steps: int, rate: float) -> list[Point]:
+        job = job_for(seed, steps, rate)
+        rule = policies.load(policy)(job.net.shapes, job.net.r_max, seed, ranks=[0, *job.space.ranks])
+        plan = TrainPlan(steps_of[0] * steps, rate, seed=seed)
+        train(job.net, job.batches(seed), job.loss, plan, policy=rule)
+        nets = [job.net.sliced(dict.fromkeys(job.net.names, r)) for r in ranks]
+        if steps_of[1]:
+            return members(job, nets, steps_of[1] * steps, rate, seed + 1000)
+        return [measured(job, net, price(job, {n: a.rank for n, a in net.items()})) for net in nets]
+
+    return run
+
+
+def eva(seed: int, steps: int, rate: float) -> list[Point]:
+    """PEFT's EVA at average ranks 1, 2, 4, 8 (rho 2): ranks and A from activations, then LoRA."""
+    import peft
+
+    nets, job = [], job_for(seed, steps, rate)
+    for target in (1, 2, 4, 8):
+        config = peft.LoraConfig(
+            target_modules=list(job.net.names),
+            r=target,
+            lora_alpha=target,
+            init_lora_weights="eva",
+            eva_config=peft.EvaConfig(rho=2.0),
+        )
+        torch.manual_seed(seed)
+        model = peft.get_peft_model(copy.deepcopy(job.base.model), config, low_cpu_mem_usage=True)
+        loader = [{k: v for k, v in job.batches(seed)(s)[0].items() if k != "labels"} for s in range(16)]
+        peft.initialize_lora_eva_weights(model, loader, prepare_model_inputs_fn=None, show_progress_bar=False)
+        store = {}
+        for name in job.net.names:
+            layer = model.base_model.model.get_submodule(name)
+            if "default" in getattr(layer, "lora_A", {}):
+                A = layer.lora_A["default"].weight.detach()
+                store[name] = LoRA.of(A, torch.zeros(job.net.shapes[name][0], len(A)))
+        nets.append(Elastic(job.base.model, store))
+    return members(job, nets, round(3.75 * steps), rate, seed)
+
+
+def adalora(seed: int, steps: int, rate: float) -> list[Point]:
+    """PEFT's AdaLoRA at average ranks 1, 2, 4, 8; parameters are those of the components that it keeps."""
+    import peft
+
+    points, total = [], round(3.75 * steps)
+    for target in (1, 2, 4, 8):
+        job = job_for(seed, steps, rate)
+        torch.manual_seed(seed)
+        config = peft.AdaLoraConfig(
+            target_modules=list(job.net.names),
+            init_r=-(-3 * target // 2),
+            target_r=target,
+            lora_alpha=-(-3 * target // 2),
+            lora_dropout=0.0,
+            tinit=total // 10,
+            tfinal=total // 3,
+            deltaT=10,
+            total_step=total,
+            orth_reg_weight=0.1,
+        )
+        model = peft.get_peft_model(copy.deepcopy(job.base.model), config).train()
+        weights = [p for p in model.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)
+        plan, batches = TrainPlan(total, rate, seed=seed), job.batches(seed)
+        for step in range(total):
+            optimizer.param_groups[0]["lr"] = plan.rate(step)
+            model(**batches(step)[0]).loss.backward()
+            torch.nn.utils.clip_grad_norm_(weights, plan.max_grad_norm)
+            optimizer.step()
+            model.base_model.update_and_allocate(step)
+            optimizer.zero_grad()
+        kept = 0
+        for name, module in model.named_modules():
+            if hasattr(module, "lora_E") and "default" in module.lora_E:
+                live = int((module.lora_E["default"] != 0).sum())
+                kept += live * sum(job.net.shapes[name.removeprefix("base_model.model.")])
+        points.append(measured(job, Elastic(model.eval(), {}), kept))
+    return points
+
+
+METHODS: dict[str, Callable[[int, int, float], list[Point]]] = {
+    "search": searched(),
+    "uniform": uniform,
+    "svd": svd,
+    "sora": searched(policy="sora"),
+    "random": searched(strategy="random"),
+    "adalora": adalora,
+    "eva": eva,
+    "nls": from_supernet("nls", (1, 2, 4, 8), (7, 2)),
+    "dylora": from_supernet("dylora", (1, 2, 4, 8, 16), (15, 0)),
+    "full": searched(policy="full"),
+    "maestro": searched(policy="maestro"),
+}
+OURS = ("search", "full", "sora", "maestro", "random")
+
+
+def chosen(points: list[Point], budget: float) -> Point | None:
+    """The point of least validation loss within the budget."""
+    inside = [p for p in points if p["params"] <= budget]
+    return min(inside, key=lambda p: p["val_loss"]) if inside else None
+
+
+def figures(points: list[Point], top: float, bare: float) -> dict[str, float]:
+    """Hypervolume of what validation would choose at each size, at its test loss; quality at the budgets."""
+    front = [p for p in points if not any(q["params"] <= p["params"] and q["val_loss"] < p["val_loss"] for q in points)]
+    at = np.asarray([[p["test_loss"], np.log2(max(p["params"], top / 16))] for p in front])
+    found = {"hypervolume": hypervolume(at, np.asarray([bare, np.log2(top) + 1e-9]))}
+    for share in SHARES:
+        best = chosen(points, share * top)
+        found[f"loss@{share:.1%}"] = best["test_loss"] if best else bare
+        found[f"accuracy@{share:.1%}"] = best["test_accuracy"] if best else 0.1
+    return found
+
+
+def main() -> None:
+    """Measures what is missing, then writes the comparison of what is there."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--methods", default=",".join(METHODS))
+    parser.add_argument("--rates", default=",".join(map(str, RATES)))
+    parser.add_argument("--train-steps", type=int, default=200, help="N")
+    parser.add_argument("--only-write", action="store_true", help="measure nothing")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    cells, names, seeds = Cells(args.out), args.methods.split(","), range(args.seeds)
+    rates = tuple(float(r) for r in args.rates.split(","))
+    for seed in seeds if not args.only_write else []:
+        for name in names:
+            for rate in rates:
+                key = f"digits {seed} {name} {rate} {args.train_steps}"
+                cells.get(key, lambda n=name, s=seed, r=rate: METHODS[n](s, args.train_steps, r))
+                print(key, flush=True)
+    job = job_for(0, args.train_steps, RATES[0])
+    top = 16.0 * sum(sum(s) for s in job.net.shapes.values())
+    bare = job.score(job.net, "test", {})["loss"]
+    each: dict[str, list[dict[str, float]]] = {}
+    for name in names:
+        runs = [[cells.done.get(f"digits {s} {name} {r} {args.train_steps}") for r in rates] for s in seeds]
+        if any(p is None for row in runs for p in row):
+            continue
+        each[name] = []
+        for row in runs:
+            # one rate for a whole run, as a user would choose it: by validation loss, averaged over the budgets
+            means = [np.mean([(chosen(p, s * top) or {"val_loss": bare})["val_loss"] for s in SHARES]) for p in row]
+            each[name].append(figures(row[int(np.argmin(means))], top, bare))
+    table = {
+        name: {k: {"mean": float(np.mean([r[k] for r in rows])), "ci": interval([r[k] for r in rows])} for k in rows[0]}
+        for name, rows in each.items()
+    }
+    paired = {
+        ours: {
+            name: {k: interval([a[k] - b[k] for a, b in zip(each[ours], rows, strict=True)]) for k in rows[0]}
+            for name, rows in each.items()
+            if name != ours
+        }
+        for ours in OURS
+        if ours in each
+    }
+    write_result(
+        args.out,
+        {
+            "claim": "front hypervolume and quality at four budgets, equal total training steps, search counted in",
+            "value": table["search"]["hypervolume"]["mean"] if "search" in table else None,
+            "unit": "nats × log2(parameters)",
+            "ci": "95 % percentile bootstrap over seeds",
+            "seeds": list(seeds),
+            "training_steps": {"total": UNITS * args.train_steps, "N": args.train_steps, "rates": list(rates)},
+            "configurations_seen": {"search": TRIALS, "random": TRIALS, "full": TRIALS, "sora": 40, "maestro": 40},
+            "methods": table,
+            "paired_difference_ci": paired,
+            "baselines": [m for m in each if m not in OURS],
+        },
+    )
+    for name, row in table.items():
+        print(name, {k: round(v["mean"], 3) for k, v in row.items()})  # type: ignore[index, arg-type]
+
+
+if __name__ == "__main__":
+    main()
