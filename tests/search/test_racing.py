@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +12,9 @@ import archrank as ar
 from archrank import grammar
 from archrank.search import candidates
 from archrank.search.config import RunConfig
-from archrank.search.interrupt import Interrupts
 from archrank.search.job import Job
 from archrank.search.objective import parse_objectives
 from archrank.search.pareto import latest
-from archrank.search.progress import Silent
 from archrank.search.racing import Rivals
 from archrank.search.results import Run
 from archrank.search.run import _Phases, prepared
@@ -54,29 +50,6 @@ def test_a_raced_search_has_the_front_and_promotes_as_one_that_reads_all(runs: t
     for t in inherited(raced):
         if not t.raced:
             assert dict(t.values) == dict(by_text[t.text].values)
-
-
-def test_a_stopped_search_goes_on_with_the_same_verdicts(runs: tuple[Run, Run], tmp_path: Path) -> None:
-    whole, path = runs[0], tmp_path / "1"
-    shutil.copytree(whole.path, path)
-    log = path / "trials.jsonl"
-    lines = [line for line in log.read_text().splitlines() if '"event": "end"' not in line]
-    place = [i for i, line in enumerate(lines) if '"stage": "inherited"' in line][14]
-    log.write_text("\n".join(lines[: place + 1]) + "\n")
-    job = prepared(replace(whole.config, out=str(path)))
-    assert isinstance(job, Job)
-    phases = _Phases(job, path)
-    assert len(phases.study.trials) == 15
-    phases.progress = Silent()
-    with Interrupts() as phases.interrupts:
-        phases._supernet()
-        phases._reference()
-        phases._search()
-    phases.log.close()
-    told = [
-        [(t.text, dict(t.values), dict(t.extra)) for t in trials] for trials in (phases.study.trials, inherited(whole))
-    ]
-    assert told[0] == told[1]
 
 
 def test_only_a_blind_strategy_is_raced_by_itself(tmp_path: Path) -> None:
