@@ -137,7 +137,7 @@ MISTAKES: dict[str, tuple[str, int, str]] = {
     "bound rule": (SITES.replace('M ":" a', 'M ":" a //@ '
                                             'bound'), 3, "'bound' belongs on the line of a terminal"),
     "no adapter": (SITES.replace("-> lora", "-> lora_x"), 5, "no adapter 'lora_x': an alias of this file names "
-                                                             "a family with a known cost; did you mean lora_xs or lora?"),
+                                             "a family with a known cost; did you mean lora_xs or lora?"),
     "rank zero": (SITES.replace('"4" |', '"0" |'), 6, '"0" is no argument of lora'),
     "rank a word": (SITES.replace('"4" |', '"big" |'), 6, '"big" is no argument of lora'),
     "no rank": (SITES.replace('"(" R ")"', '"(" ")"'), 5, "lora takes 1 numbers from terminals"),
