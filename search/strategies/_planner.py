@@ -29,7 +29,7 @@ Array = NDArray[np.float64]
 LEAST = 8  # measured trials that a model needs
 PARENTS = 24
 MOST = 512  # trials that a model is fitted to: the best by rank and the latest
-TUNED = (8, 10, 12, 14, 16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 200, 320, 500, 800, 1300, 2000)
+TUNED = (16, 20, 25, 32, 40, 50, 64, 80, 100, 128, 200, 320, 500, 800, 1300, 2000)
 """Trials at which kernels are tuned."""
 TUNED_ON = 128  # trials of them
 
