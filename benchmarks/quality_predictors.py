@@ -8,8 +8,8 @@
   200-epoch accuracy, judged on 2,000 others. The 12-epoch accuracy itself stands beside them.
 - Embedded task (`--embedded`; digits turned by 90°): validation loss of adapters trained alone for 200 steps, 16 rank
   configurations of any budget and 16 of one budget a seed. Proxies on the supernet's weights (400 steps), since an
-  adapter's B starts at zero; the supernet's own loss (`inherited`) and the adapter's parameters beside them; surrogates by 4-fold
-  cross-validation.
+  adapter's B starts at zero; the supernet's own loss (`inherited`) and the adapter's parameters beside them; surrogates
+  by 4-fold cross-validation.
 
 τ is with the quality, so that 1 is the right order; intervals are over seeds. An interrupted run goes on where it was.
 """
