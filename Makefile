@@ -43,6 +43,10 @@ bench: install
 	$(BIN)/python benchmarks/space_language.py --out benchmarks/results/space_language.json
 	$(BIN)/python benchmarks/population_evaluation.py --out benchmarks/results/population_evaluation.json
 	$(BIN)/python benchmarks/population_training.py --out benchmarks/results/population_training.json
+	$(BIN)/python benchmarks/predictors.py
+	$(BIN)/python benchmarks/predictors_fp32.py
+	$(BIN)/python benchmarks/calibration_intervals.py
+	$(BIN)/python benchmarks/quality_predictors.py
 	$(BIN)/python benchmarks/kernels_cpu.py --out benchmarks/results/kernels_cpu.json
 
 clean:

@@ -24,7 +24,7 @@ MOST = 200_000
 @dataclass(frozen=True)
 class Priced:
     """A population. Per distinct op: `ms`, `bound`, `factor` (of the interval), `parts` (ops, 5: `PARTS`), `elements`
-    (activations), `kind` (place in `kinds`). Per use: `row` network, `op` which distinct op, `count`. `labels` of the
+    (activations), `kind` (place in `kinds`). Per use: `row` network, `op` which distinct op, `count`. `labels` name the
     user's own ops.
     """
 
