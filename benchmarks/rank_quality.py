@@ -189,7 +189,9 @@ def eva(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
         torch.manual_seed(seed)
         model = peft.get_peft_model(copy.deepcopy(job.base.model), config, low_cpu_mem_usage=True)
         loader = [{k: v for k, v in job.batches(seed)(s)[0].items() if k != "labels"} for s in range(16)]
-        peft.initialize_lora_eva_weights(model, loader, prepare_model_inputs_fn=None, show_progress_bar=False)
+        peft.initialize_lora_eva_weights(
+            model, loader, prepare_model_inputs_fn=None, prepare_layer_inputs_fn=None, show_progress_bar=False
+        )
         store = {}
         for name in job.net.names:
             layer = model.base_model.model.get_submodule(name)
