@@ -1,10 +1,11 @@
-"""Ranks by the default pipeline against the ways to choose one today, on the embedded task, at equal total training.
+"""Ranks by the default pipeline against the ways to choose one today, at equal total training.
 
     python benchmarks/rank_quality.py --seeds 5 --out benchmarks/results/rank_quality.json [--methods search,uniform]
+    python benchmarks/rank_quality.py --base MINILM --data FOLDER/sst2 --task sst2 --device cuda --out …
 
-A cell is (seed, rate, method); each spends 15 · N training steps, the forwards of a search counted as a third of a step
-each. All methods run at the same learning rates; the rate is chosen on validation loss, as is every point; test rows
-are read for what was chosen. Methods:
+A cell is (task, seed, method, rate, N); the embedded task needs neither base nor data. Each spends 15 · N training
+steps, the forwards of a search counted as a third of a step each. All methods run at the same learning rates; the rate
+is chosen on validation loss, as is every point; test rows are read for what was chosen. Methods:
 
 - `search`: the default job (mixed supernet, nsga2 by strata, re-ranking, finalists, references);
 - `full`: the same with one r_max run in canonical form for a supernet; `sora`, `maestro`: traced by that policy;
@@ -27,6 +28,7 @@ import copy
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +36,9 @@ import torch
 from record import Cells, interval, write_result
 
 from archrank.search.config import RunConfig
-from archrank.search.job import Job, prepare
+from archrank.search.job import Job, new_parameters, prepare
 from archrank.search.pareto import hypervolume
-from archrank.search.run import start
+from archrank.search.run import HEAD_STEPS, start
 from archrank.supernet import policies
 from archrank.supernet.adapters.lora import LoRA
 from archrank.supernet.canonical_form import canonical
@@ -52,9 +54,29 @@ Point = dict[str, float]
 Ranks = Mapping[str, int]
 
 
-def job_for(seed: int, steps: int, rate: float) -> Job:
-    """The embedded task as `search run` prepares it."""
-    return prepare(RunConfig(seed=seed, train_steps=steps, lr=rate))
+@dataclass(frozen=True)
+class Task:
+    """What is adapted to what, and where."""
+
+    name: str = "digits"
+    base: str | None = None
+    data: str | None = None
+    device: str = "cpu"
+
+    def config(self, seed: int, steps: int, rate: float) -> RunConfig:
+        """As `search run` would be asked."""
+        return RunConfig(
+            base=self.base, data=self.data, device=self.device, seed=seed, train_steps=steps, lr=rate, max_length=64
+        )
+
+
+def job_for(task: Task, seed: int, steps: int, rate: float) -> Job:
+    """The task as `search run` prepares it, with the head that a run would train."""
+    job = prepare(task.config(seed, steps, rate))
+    if head := new_parameters(job.base):
+        plan = TrainPlan(min(HEAD_STEPS, steps), rate, seed=seed)
+        train(Elastic(job.base.model, {}), job.batches(seed), job.loss, plan, parameters=head)
+    return job
 
 
 def price(job: Job, ranks: Ranks) -> float:
@@ -81,25 +103,23 @@ def members(job: Job, nets: list[Elastic], steps: int, rate: float, seed: int) -
     return found
 
 
-def uniform(seed: int, steps: int, rate: float) -> list[Point]:
+def uniform(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
     """Ranks 1, 2, 4, 8, 16."""
-    job = job_for(seed, steps, rate)
+    job = job_for(task, seed, steps, rate)
     nets = [job.net.sliced(dict.fromkeys(job.net.names, r)) for r in (1, 2, 4, 8, 16)]
     return members(job, nets, 3 * steps, rate, seed)
 
 
-def searched(**flags: str) -> Callable[[int, int, float], list[Point]]:
+def searched(**flags: str) -> Callable[[Task, int, int, float], list[Point]]:
     """The job with some flags; its fully trained points."""
 
-    def run(seed: int, steps: int, rate: float) -> list[Point]:
+    def run(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
         policy = policies.load(flags.get("policy", "mixed"))
         forwards = 0 if policy.traces else TRIALS * 300 / 32 / 3
         unit = round((UNITS * steps - forwards) / (policy.runs + 3 + 6 + 2))
         with tempfile.TemporaryDirectory() as folder:
-            config = RunConfig(
-                seed=seed,
-                train_steps=unit,
-                lr=rate,
+            config = replace(
+                task.config(seed, unit, rate),
                 trials=TRIALS if not policy.traces else 40,
                 policy=flags.get("policy", "mixed"),
                 strategy=flags.get("strategy", "nsga2"),
@@ -120,9 +140,9 @@ def searched(**flags: str) -> Callable[[int, int, float], list[Point]]:
     return run
 
 
-def svd(seed: int, steps: int, rate: float) -> list[Point]:
+def svd(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
     """One r_max LoRA, resized over all modules by σ² / price."""
-    job = job_for(seed, steps, rate)
+    job = job_for(task, seed, steps, rate)
     whole = job.net.sliced(dict.fromkeys(job.net.names, 16))
     train(whole, job.batches(seed), job.loss, TrainPlan(7 * steps, rate, seed=seed))
     forms = {n: canonical(*a.lora_factors()) for n, a in whole.items()}
@@ -140,8 +160,8 @@ def svd(seed: int, steps: int, rate: float) -> list[Point]:
 def from_supernet(policy: str, ranks: tuple[int, ...], steps_of: tuple[int, int]) -> Callable[..., list[Point]]:
     """A supernet of `steps_of[0]` units under a policy, uniform ranks of it tuned for `steps_of[1]` more."""
 
-    def run(seed: int, steps: int, rate: float) -> list[Point]:
-        job = job_for(seed, steps, rate)
+    def run(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
+        job = job_for(task, seed, steps, rate)
         rule = policies.load(policy)(job.net.shapes, job.net.r_max, seed, ranks=[0, *job.space.ranks])
         plan = TrainPlan(steps_of[0] * steps, rate, seed=seed)
         train(job.net, job.batches(seed), job.loss, plan, policy=rule)
@@ -153,11 +173,11 @@ def from_supernet(policy: str, ranks: tuple[int, ...], steps_of: tuple[int, int]
     return run
 
 
-def eva(seed: int, steps: int, rate: float) -> list[Point]:
+def eva(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
     """PEFT's EVA at average ranks 1, 2, 4, 8 (rho 2): ranks and A from activations, then LoRA."""
     import peft
 
-    nets, job = [], job_for(seed, steps, rate)
+    nets, job = [], job_for(task, seed, steps, rate)
     for target in (1, 2, 4, 8):
         config = peft.LoraConfig(
             target_modules=list(job.net.names),
@@ -169,7 +189,9 @@ def eva(seed: int, steps: int, rate: float) -> list[Point]:
         torch.manual_seed(seed)
         model = peft.get_peft_model(copy.deepcopy(job.base.model), config, low_cpu_mem_usage=True)
         loader = [{k: v for k, v in job.batches(seed)(s)[0].items() if k != "labels"} for s in range(16)]
-        peft.initialize_lora_eva_weights(model, loader, prepare_model_inputs_fn=None, show_progress_bar=False)
+        peft.initialize_lora_eva_weights(
+            model, loader, prepare_model_inputs_fn=None, prepare_layer_inputs_fn=None, show_progress_bar=False
+        )
         store = {}
         for name in job.net.names:
             layer = model.base_model.model.get_submodule(name)
@@ -180,13 +202,13 @@ def eva(seed: int, steps: int, rate: float) -> list[Point]:
     return members(job, nets, round(3.75 * steps), rate, seed)
 
 
-def adalora(seed: int, steps: int, rate: float) -> list[Point]:
+def adalora(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
     """PEFT's AdaLoRA at average ranks 1, 2, 4, 8; parameters are those of the components that it keeps."""
     import peft
 
     points, total = [], round(3.75 * steps)
     for target in (1, 2, 4, 8):
-        job = job_for(seed, steps, rate)
+        job = job_for(task, seed, steps, rate)
         torch.manual_seed(seed)
         config = peft.AdaLoraConfig(
             target_modules=list(job.net.names),
@@ -220,7 +242,7 @@ def adalora(seed: int, steps: int, rate: float) -> list[Point]:
     return points
 
 
-METHODS: dict[str, Callable[[int, int, float], list[Point]]] = {
+METHODS: dict[str, Callable[[Task, int, int, float], list[Point]]] = {
     "search": searched(),
     "uniform": uniform,
     "svd": svd,
@@ -261,24 +283,29 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--rates", default=",".join(map(str, RATES)))
     parser.add_argument("--train-steps", type=int, default=200, help="N")
+    parser.add_argument("--task", default="digits", help="its name in the cells")
+    parser.add_argument("--base")
+    parser.add_argument("--data")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--only-write", action="store_true", help="measure nothing")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     warnings.simplefilter("ignore")
+    task = Task(args.task, args.base, args.data, args.device)
     cells, names, seeds = Cells(args.out), args.methods.split(","), range(args.seeds)
     rates = tuple(float(r) for r in args.rates.split(","))
     for seed in seeds if not args.only_write else []:
         for name in names:
             for rate in rates:
-                key = f"digits {seed} {name} {rate} {args.train_steps}"
-                cells.get(key, lambda n=name, s=seed, r=rate: METHODS[n](s, args.train_steps, r))
+                key = f"{task.name} {seed} {name} {rate} {args.train_steps}"
+                cells.get(key, lambda n=name, s=seed, r=rate: METHODS[n](task, s, args.train_steps, r))
                 print(key, flush=True)
-    job = job_for(0, args.train_steps, RATES[0])
+    job = job_for(task, 0, args.train_steps, RATES[0])
     top = 16.0 * sum(sum(s) for s in job.net.shapes.values())
     bare = job.score(job.net, "test", {})["loss"]
     each: dict[str, list[dict[str, float]]] = {}
     for name in names:
-        runs = [[cells.done.get(f"digits {s} {name} {r} {args.train_steps}") for r in rates] for s in seeds]
+        runs = [[cells.done.get(f"{task.name} {s} {name} {r} {args.train_steps}") for r in rates] for s in seeds]
         if any(p is None for row in runs for p in row):
             continue
         each[name] = []
