@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ from archrank.supernet.network_training import fit, score
 from archrank.supernet.networks import build
 from archrank.supernet.training import NonFiniteLoss, TrainPlan
 
+if TYPE_CHECKING:
+    from archrank.search.ray.cluster import Cluster
+
 __all__ = ["ArchitecturePhases", "network_of"]
 
 WEIGHT_DECAY = 0.01
@@ -40,8 +44,8 @@ def network_of(run: Path, trial: int) -> Path:
 class ArchitecturePhases(Shell):
     """One pass over the phases."""
 
-    def __init__(self, job: ArchitectureJob, path: Path) -> None:
-        super().__init__(job, path, job.header())
+    def __init__(self, job: ArchitectureJob, path: Path, cluster: Cluster | None = None) -> None:
+        super().__init__(job, path, job.header(), cluster)
         self.job = job
         self.study = Study(
             job.space, job.objectives, job.config.strategy, job.config.seed, constraints=job.constraints, log=self.log

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from archrank.grammar import nearest
 
-__all__ = ["ConfigError", "RunConfig", "read_toml", "write_toml"]
+__all__ = ["PROPOSED", "ConfigError", "RunConfig", "read_toml", "write_toml"]
+
+PROPOSED = 16
+"""Candidates proposed at a time where a cluster evaluates them."""
 
 
 class ConfigError(ValueError):
@@ -77,6 +80,25 @@ class RunConfig:
     device: str = _flag("cpu", "where", "cpu, cuda, cuda:0")
     threads: int | None = _flag(None, "where", "CPU threads (default: 1 for a tiny base, else all cores)")
     compute_dtype: str = _flag("fp32", "where", "of the base; adapters stay fp32", ("fp32", "bf16"))
+    ray: str | None = _flag(
+        None, "where", "auto (starts a cluster where none runs) or HOST:PORT of a Ray cluster that evaluates candidates"
+    )
+    workers: int | None = _flag(None, "where", "with --ray: processes that evaluate (default: as many as fit)")
+    worker_cpus: float = _flag(1.0, "where", "CPUs of a worker; fractions share one")
+    worker_gpus: float | None = _flag(
+        None, "where", "GPUs of a worker; fractions share one (default: 1 with --device cuda, else 0)"
+    )
+    propose: int | None = _flag(
+        None, "where", "candidates proposed at a time, for any number of workers (default: 1; with --ray 16)"
+    )
+    asynchronous: bool = _flag(
+        False, "where", "with --ray: propose whenever a worker is free; faster, and no two runs alike"
+    )
+    trial_timeout: float | None = _flag(
+        None,
+        "where",
+        "with --ray: seconds after which an evaluation is tried elsewhere (default: by the slowest so far)",
+    )
     save_minutes: float = _flag(5.0, "where", "training time that a crash may cost")
     max_hours: float | None = _flag(None, "where", "stop, resumable, after this long")
 
@@ -89,6 +111,16 @@ class RunConfig:
             raise ConfigError(f"--lr {self.lr}: must be above 0")
         if self.save_minutes <= 0:
             raise ConfigError(f"--save-minutes {self.save_minutes}: must be above 0")
+        if self.ray is None:
+            for name in ("workers", "worker_gpus", "asynchronous", "trial_timeout"):
+                if getattr(self, name):
+                    raise ConfigError(
+                        f"--{name.replace('_', '-')} is for runs on a cluster: add --ray auto, or leave it out"
+                    )
+        for name in ("worker_cpus", "trial_timeout"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"--{name.replace('_', '-')} {value}: must be above 0")
         for f in fields(self):
             choices = f.metadata.get("choices", ())
             value = getattr(self, f.name)
@@ -96,6 +128,18 @@ class RunConfig:
                 near = nearest(str(value), list(choices))
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ConfigError(f"--{f.name.replace('_', '-')} {value}: must be one of {', '.join(choices)}{hint}")
+
+    @property
+    def batch(self) -> int:
+        """Candidates proposed at a time. Never a function of the number of workers: their number must not change what
+        is found.
+        """
+        return self.propose or (1 if self.ray is None else PROPOSED)
+
+    @property
+    def gpus_of_a_worker(self) -> float:
+        """Fractions share one."""
+        return (1.0 if self.device.startswith("cuda") else 0.0) if self.worker_gpus is None else self.worker_gpus
 
     def with_defaults(self, given: Mapping[str, object]) -> RunConfig:
         """A copy with the fields of `given` filled in where they are None here."""
@@ -115,6 +159,9 @@ _AT_LEAST: dict[str, float] = {
     "threads": 1,
     "seed": 0,
     "max_hours": 0,
+    "workers": 1,
+    "worker_gpus": 0,
+    "propose": 1,
 }
 
 

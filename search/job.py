@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,12 +18,12 @@ from archrank.search.errors import NothingFeasible
 from archrank.search.expression import Constraint, parse_where
 from archrank.search.objective import KNOWN, Objective, parse_objectives
 from archrank.search.pricing import Pricer, latency_name
+from archrank.search.scoring import score
 from archrank.search.serving import check_dtype, check_measurable, default_dtype, devices_of, torch_device
 from archrank.supernet import data as datasets
 from archrank.supernet import policies
 from archrank.supernet import tasks as task_kinds
 from archrank.supernet.base import Base, check_base, load_base
-from archrank.supernet.evaluation import read_population
 from archrank.supernet.export import Home
 from archrank.supernet.modules import target_modules
 from archrank.supernet.net import Elastic, elastic
@@ -92,32 +91,21 @@ class Job:
         """Mean over the rows."""
         return self.task.row_losses(logits, batch).mean()
 
+    def rows(self, split: str, most: int | None = None) -> list[dict[str, Tensor]]:
+        """A split as batches, or `most` of its rows that are the same for all."""
+        index = np.arange(self.data.size(split))
+        if most is not None and len(index) > most:
+            index = np.sort(np.random.default_rng(0).permutation(len(index))[:most])
+        parts = [index[low : low + EVALUATION_ROWS] for low in range(0, len(index), EVALUATION_ROWS)]
+        return [self.data.batch(split, part) for part in parts]
+
     def score(self, net: Elastic, split: str, ranks: Mapping[str, int] | None = None) -> dict[str, float]:
         """Mean loss and accuracy over a split.
 
         `ranks`: of that sub-network of a supernet, on `--eval-rows` rows that are the same for all, from the first
         layer in which it differs from one that was scored before; None: of the net as it is, on all rows.
         """
-        index = np.arange(self.data.size(split))
-        if ranks is not None and len(index) > self.config.eval_rows:
-            index = np.sort(np.random.default_rng(0).permutation(len(index))[: self.config.eval_rows])
-        parts = [index[low : low + EVALUATION_ROWS] for low in range(0, len(index), EVALUATION_ROWS)]
-        device = next(net.base.parameters()).device
-        batches = [{k: v.to(device) for k, v in self.data.batch(split, part).items()} for part in parts]
-        inputs = [{k: v for k, v in batch.items() if k != "labels"} for batch in batches]
-
-        def read(answer: Any, place: int) -> task_kinds.Totals:
-            return self.task.totals(answer.logits, batches[place])
-
-        if ranks is None:
-            net.eval()
-            with torch.no_grad():
-                told = [read(net(**batch), place) for place, batch in enumerate(inputs)]
-        else:
-            # one candidate at a time, since the next proposal depends on this one's value
-            told = read_population(net, [ranks], inputs, read)[0]
-        loss, correct, count = (sum(getattr(t, name) for t in told) for name in ("loss", "correct", "count"))
-        return {"loss": loss / count, "accuracy": correct / count}
+        return score(net, self.task, self.rows(split, None if ranks is None else self.config.eval_rows), ranks)
 
 
 @dataclass(frozen=True)

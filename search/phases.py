@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from archrank.search import summary
 from archrank.search.config import RunConfig
@@ -19,6 +19,11 @@ from archrank.search.progress import Progress, open_progress
 from archrank.search.results import Run, open_run
 from archrank.search.storage import Log, StorageError
 from archrank.search.study import Study
+
+if TYPE_CHECKING:
+    from archrank.search.ray.cluster import Cluster
+
+SHOWN_EVERY = 0.2  # seconds: a front's volume takes longer than many an evaluation
 
 __all__ = ["AnyJob", "Shell"]
 
@@ -49,10 +54,12 @@ class Shell(ABC):
     study: Study
     scale: Scale | None = None
 
-    def __init__(self, job: AnyJob, path: Path, header: dict[str, object]) -> None:
+    def __init__(self, job: AnyJob, path: Path, header: dict[str, object], cluster: Cluster | None = None) -> None:
+        self.cluster = cluster
         self.path = path
         self._asked = job
         self.log = Log.open(path / "trials.jsonl", header)
+        self._shown = 0.0
         self.started = time.monotonic()
         self.before = sum(float(str(e.get("seconds", 0))) for e in self.log.events if e.get("event") == "session")
 
@@ -108,7 +115,20 @@ class Shell(ABC):
         if limit is not None and self.before + time.monotonic() - self.started > 3600 * limit:
             raise Interrupted(75, f"stopped after --max-hours {limit}")
 
-    def _show(self, done: int) -> None:
+    def remark(self, text: str) -> None:
+        """A line for the user."""
+        self.progress.note(text)
+
+    def pause(self) -> None:
+        """The safe point, for what runs inside a phase."""
+        self._pause()
+
+    def _show(self, done: int, total: int | None = None) -> None:
+        """Progress; `total`: of a phase so fast that not every step is worth showing."""
+        now = time.monotonic()
+        if total is not None and done < total and now - self._shown < SHOWN_EVERY:
+            return
+        self._shown = now
         points = [t for t in self.study.trials if t.state == "done"]
         quality = self._asked.objectives[0]
         best = min((t.values[quality.name] for t in points), key=lambda v: v * quality.sign, default=None)

@@ -8,9 +8,11 @@ that already holds something.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import nn
@@ -21,10 +23,13 @@ from archrank.search import candidates, summary
 from archrank.search.architecture_job import ArchitectureJob, prepare_architectures
 from archrank.search.architecture_run import ArchitecturePhases
 from archrank.search.config import ConfigError, RunConfig, read_toml, write_toml
+from archrank.search.dispatch import Evaluator, Here, Search
 from archrank.search.errors import RunError
+from archrank.search.expression import Constraint
 from archrank.search.job import SUPERNET_RUNS, Job, new_parameters, prepare
 from archrank.search.pareto import Scale
 from archrank.search.phases import Shell
+from archrank.search.place import address_of, cluster_of, elsewhere
 from archrank.search.results import Run, open_run
 from archrank.search.storage import RunLock, write_atomic
 from archrank.search.strata import Strata
@@ -33,6 +38,9 @@ from archrank.search.tuning import Tuned, load_tuned, tune_together
 from archrank.supernet.checkpoint import Checkpoint, adapter_tensors, load_adapters, load_tensors, save_tensors
 from archrank.supernet.net import Elastic
 from archrank.supernet.training import NonFiniteLoss, TrainPlan, train
+
+if TYPE_CHECKING:
+    from archrank.search.ray.cluster import Cluster
 
 __all__ = ["resume", "start"]
 
@@ -48,13 +56,19 @@ def start(config: RunConfig) -> Run:
         )
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path}: is a file; choose a folder")
+    address = address_of(config)
     job = prepared(config)
+    with cluster_of(config, address) as cluster:
+        return _run(job, path, cluster)
+
+
+def _run(job: Job | ArchitectureJob, path: Path, cluster: Cluster | None) -> Run:
     path.mkdir(parents=True, exist_ok=True)
     with RunLock(path):
         # the copy first: a folder with a config.toml can be resumed, whatever happens next
         write_atomic(path / "space.lark", job.space.text.encode())
         write_atomic(path / "config.toml", write_toml(replace(job.config, out=None)).encode())
-        return _begun(job, path).all()
+        return _begun(job, path, cluster).all()
 
 
 def prepared(config: RunConfig) -> Job | ArchitectureJob:
@@ -66,23 +80,30 @@ def prepared(config: RunConfig) -> Job | ArchitectureJob:
     return prepare(config)
 
 
-def _begun(job: Job | ArchitectureJob, path: Path) -> Shell:
-    return _Phases(job, path) if isinstance(job, Job) else ArchitecturePhases(job, path)
+def _begun(job: Job | ArchitectureJob, path: Path, cluster: Cluster | None) -> Shell:
+    return _Phases(job, path, cluster) if isinstance(job, Job) else ArchitecturePhases(job, path, cluster)
 
 
-def resume(path: str | Path) -> Run:
-    """Goes on in a run's folder; a finished run is only read."""
+def resume(path: str | Path, *, ray: str | None = None, workers: int | None = None) -> Run:
+    """Goes on in a run's folder; a finished run is only read.
+
+    ray, workers: another cluster than before (`none`: this process), which finds the same where the run is in step.
+    """
     folder = Path(path)
     if not (folder / "config.toml").exists():
         raise ConfigError(f"{folder}: no run there (no config.toml); start one with `search run SPACE --out {folder}`")
     with RunLock(folder):
         values = read_toml(folder / "config.toml")
-        config = RunConfig(**{**values, "space": str(folder / "space.lark"), "out": str(folder)})  # type: ignore[arg-type]
+        places: dict[str, object] = {"space": str(folder / "space.lark"), "out": str(folder)}
+        config = RunConfig(**elsewhere({**values, **places}, ray, workers))  # type: ignore[arg-type]
         if (folder / "trials.jsonl").exists():
             done = open_run(folder)
             if done.finished:
                 return done
-        return _begun(prepared(config), folder).all()
+        address = address_of(config)
+        job = prepared(config)
+        with cluster_of(config, address) as cluster:
+            return _begun(job, folder, cluster).all()
 
 
 def _free_folder(root: Path) -> Path:
@@ -93,8 +114,8 @@ def _free_folder(root: Path) -> Path:
 class _Phases(Shell):
     """One pass over the phases of a rank search."""
 
-    def __init__(self, job: Job, path: Path) -> None:
-        super().__init__(job, path, summary.header(job))
+    def __init__(self, job: Job, path: Path, cluster: Cluster | None = None) -> None:
+        super().__init__(job, path, summary.header(job), cluster)
         self.job = job
         space, config = job.space, job.config
         self.strata = Strata(space, candidates.budget_edges(space, job.net.shapes))
@@ -159,27 +180,49 @@ class _Phases(Shell):
 
     def _search(self) -> None:
         """Inherited values of `trials` candidates, budget strata in turn."""
-        wanted = self.job.config.trials
-        self.progress.phase("search", total=wanted, unit="trials")
-        while (n := self._count("inherited")) < wanted:
-            asked = self.study.ask(1)
-            if not asked:
-                self.progress.note(f"every candidate of the space is priced after {n} trials")
-                break
-            derivation = asked[0]
-            began = time.monotonic()
-            ranks = self.job.ranks(derivation)
-            cost = self.job.pricer.price(ranks)
-            broken = [c for c in self.job.constraints if c.name in cost and not c.holds(cost)]
-            reason = f"does not meet {broken[0]}" if broken else self.job.pricer.too_large(cost)
-            if reason:
-                seconds = time.monotonic() - began
-                self.study.tell(derivation, cost, seconds=seconds, infeasible=reason, constraints=broken)
-            else:
-                values = {**self.job.score(self.job.net, "validation", ranks), **cost}
-                self.study.tell(derivation, values, seconds=time.monotonic() - began, constraints=self.job.constraints)
-            self._show(n + 1)
-            self._pause()
+        config, done = self.job.config, self._count("inherited")
+        self.progress.phase("search", total=config.trials, unit="trials")
+        if done >= config.trials:
+            return
+        with self._evaluator() as evaluator:
+            search = Search(
+                self.study,
+                evaluator,
+                self._priced,
+                self.job.constraints,
+                config.trials,
+                propose=config.batch,
+                asynchronous=config.asynchronous,
+                each=self._after,
+                told=done,
+            )
+            if not search.run():
+                self.progress.note(f"every candidate of the space is priced after {search.told} trials")
+
+    def _after(self, told: int) -> None:
+        self._show(told, total=self.job.config.trials)
+        self._pause()
+
+    def _priced(
+        self, derivation: grammar.Derivation
+    ) -> tuple[dict[str, int], dict[str, float], str | None, list[Constraint]]:
+        ranks = self.job.ranks(derivation)
+        cost = self.job.pricer.price(ranks)
+        broken = [c for c in self.job.constraints if c.name in cost and not c.holds(cost)]
+        return ranks, cost, f"does not meet {broken[0]}" if broken else self.job.pricer.too_large(cost), broken
+
+    @contextmanager
+    def _evaluator(self) -> Iterator[Evaluator]:
+        """Here, or on workers of the cluster that hold what this process has trained."""
+        job = self.job
+        if self.cluster is None:
+            yield Here(lambda ranks: job.score(job.net, "validation", ranks))
+            return
+        from archrank.search.ray.evaluation import evaluator_of
+
+        rows = job.rows("validation", job.config.eval_rows)
+        with evaluator_of(self.cluster, job.config, job.net, job.task.name, rows, self) as evaluator:
+            yield evaluator
 
     def _rerank(self) -> None:
         """The best of each stratum, fine-tuned for a while from inherited weights on two seeds: this makes budgets

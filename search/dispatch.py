@@ -1,0 +1,198 @@
+"""The search loop over whatever evaluates: this process, or the workers of a cluster.
+
+In step (the default), a batch of proposals is asked for when every value of the batch before is known, and its values
+are told in the order of the proposals. What is proposed then depends on trials alone, never on how many workers there
+are or which of them was first. `asynchronous`, a proposal is made whenever a worker is free and told when it is done;
+each trial says after how many it was asked, so the log holds the order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from archrank.grammar import Derivation
+from archrank.search.expression import Constraint
+from archrank.search.study import Study
+
+__all__ = ["Done", "Evaluator", "Here", "Search"]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An evaluation that ended: its values, or why there are none."""
+
+    key: Hashable
+    values: Mapping[str, float] | None
+    seconds: float
+    reason: str | None = None
+
+
+class Evaluator(Protocol):
+    """Evaluates candidates, several at a time if it can."""
+
+    @property
+    def room(self) -> int:
+        """How many may be submitted at a time and keep every worker busy."""
+
+    @property
+    def pending(self) -> int:
+        """Submitted and not collected."""
+
+    def submit(self, key: Hashable, item: Any) -> None:
+        """Begins."""
+
+    def collect(self) -> Sequence[Done]:
+        """The next that end, in any order; none where nothing is pending."""
+
+
+class Here:
+    """Evaluates in this process, one after the other."""
+
+    room = 1
+
+    def __init__(self, score: Callable[[Any], Mapping[str, float]]) -> None:
+        self._score = score
+        self._queue: deque[tuple[Hashable, Any]] = deque()
+
+    @property
+    def pending(self) -> int:
+        """Submitted and not collected."""
+        return len(self._queue)
+
+    def submit(self, key: Hashable, item: Any) -> None:
+        """Puts it in the queue."""
+        self._queue.append((key, item))
+
+    def collect(self) -> list[Done]:
+        """Evaluates the first of the queue."""
+        if not self._queue:
+            return []
+        key, item = self._queue.popleft()
+        began = time.monotonic()
+        values = self._score(item)
+        return [Done(key, values, time.monotonic() - began)]
+
+
+@dataclass(slots=True)
+class _Asked:
+    derivation: Derivation
+    cost: Mapping[str, float]
+    reason: str | None
+    broken: Sequence[Constraint]
+    after: int
+    seconds: float
+    done: Done | None = None
+
+
+@dataclass
+class Search:
+    """Candidates of a study up to `wanted` trials of its first stage.
+
+    price: candidate -> (what is sent to be evaluated, its costs, why it is not evaluated, the constraints that it
+    breaks); propose: proposals of a batch; each: is told the number of trials after each, and may raise.
+    """
+
+    study: Study
+    evaluator: Evaluator
+    price: Callable[[Derivation], tuple[Any, Mapping[str, float], str | None, Sequence[Constraint]]]
+    constraints: Sequence[Constraint]
+    wanted: int
+    propose: int = 1
+    asynchronous: bool = False
+    each: Callable[[int], None] = lambda told: None
+    told: int = 0
+    _open: dict[Hashable, _Asked] = field(default_factory=dict)
+    _asked: int = 0
+
+    def run(self) -> bool:
+        """Goes on until `wanted` trials are told; False where the space has no further candidate before that."""
+        return self._at_will() if self.asynchronous else self._in_step()
+
+    # -- in step ----------------------------------------------------------------------------------------------------
+
+    def _in_step(self) -> bool:
+        while self.told < self.wanted:
+            after, batch = self._batch()
+            if not batch:
+                return False
+            order = deque(self._begin(d, after) for d in batch)
+            while order:
+                while order and (asked := self._open[order[0]]).done is not None:
+                    self._tell(order.popleft(), asked)
+                if order:
+                    self._take_in()
+        return True
+
+    def _batch(self) -> tuple[int, list[Derivation]]:
+        """What is left of the batch that an earlier process was in, else a new one."""
+        trials = self.study.log.trials if self.study.log is not None else self.study.trials
+        if self.propose > 1 and trials and self.told:
+            after = trials[-1].extra.get("asked_after")
+            if isinstance(after, int) and not self._asked:
+                rest = self.study.rest(after, min(self.propose, self.wanted - after))
+                if rest:
+                    return after, rest
+        return self.told, self.study.ask(min(self.propose, self.wanted - self.told))
+
+    # -- as workers are free ----------------------------------------------------------------------------------------
+
+    def _at_will(self) -> bool:
+        ended = False
+        while self.told < self.wanted:
+            while not ended and len(self._open) < self.evaluator.room and self.told + len(self._open) < self.wanted:
+                asked = self.study.ask(1)
+                ended = not asked
+                for d in asked:
+                    self._begin(d, self.told)
+            if not self._open:
+                return False
+            ready = [key for key, asked in self._open.items() if asked.done is not None]
+            for key in ready:
+                self._tell(key, self._open[key])
+            if not ready:
+                self._take_in()
+        return True
+
+    # -- small parts ------------------------------------------------------------------------------------------------
+
+    def _begin(self, d: Derivation, after: int) -> Hashable:
+        key, began = self._asked, time.monotonic()
+        self._asked += 1
+        item, cost, reason, broken = self.price(d)
+        self._open[key] = asked = _Asked(d, cost, reason, broken, after, time.monotonic() - began)
+        if reason:
+            asked.done = Done(key, {}, 0.0)
+        else:
+            self.evaluator.submit(key, item)
+        return key
+
+    def _take_in(self) -> None:
+        for done in self.evaluator.collect():
+            self._open[done.key].done = done
+
+    def _tell(self, key: Hashable, asked: _Asked) -> None:
+        done = asked.done
+        assert done is not None
+        del self._open[key]
+        seconds = asked.seconds + done.seconds
+        extra = {"asked_after": asked.after} if self.propose > 1 or self.asynchronous else {}
+        if asked.reason:
+            self.study.tell(
+                asked.derivation,
+                asked.cost,
+                seconds=seconds,
+                infeasible=asked.reason,
+                constraints=asked.broken,
+                extra=extra,
+            )
+        elif done.values is None:
+            self.study.fail(asked.derivation, done.reason or "no reason given", seconds=seconds, extra=extra)
+        else:
+            values = {**done.values, **asked.cost}
+            self.study.tell(asked.derivation, values, seconds=seconds, constraints=self.constraints, extra=extra)
+        self.told += 1
+        self.each(self.told)
