@@ -105,57 +105,66 @@ class Search:
     asynchronous: bool = False
     each: Callable[[int], None] = lambda told: None
     told: int = 0
-    _open: dict[Hashable, _Asked] = field(default_factory=dict)
+    exhausted: bool = False
+    _open: dict[Hashable, _Asked] = field(default_factory=dict)  # asked and not told, by when it was asked
+    _order: deque[Hashable] = field(default_factory=deque)  # those of the batch
     _asked: int = 0
 
     def run(self) -> bool:
         """Goes on until `wanted` trials are told; False where the space has no further candidate before that."""
+        while self.advance():
+            for done in self.evaluator.collect():
+                self.take(done)
+        return not self.exhausted
+
+    def take(self, done: Done) -> None:
+        """What came of a submitted candidate; told when it is due, by the next `advance`."""
+        self._open[done.key].done = done
+
+    def advance(self) -> bool:
+        """Tells what is due and asks for what may be asked; whether any evaluation is to be waited for."""
         return self._at_will() if self.asynchronous else self._in_step()
 
-    # -- in step ----------------------------------------------------------------------------------------------------
-
     def _in_step(self) -> bool:
-        while self.told < self.wanted:
+        while True:
+            while self._order and self._open[self._order[0]].done is not None:
+                self._tell(self._order.popleft())
+            if self._order:
+                return True
+            if self.told >= self.wanted:
+                return False
             after, batch = self._batch()
+            self.exhausted = not batch
             if not batch:
                 return False
-            order = deque(self._begin(d, after) for d in batch)
-            while order:
-                while order and (asked := self._open[order[0]]).done is not None:
-                    self._tell(order.popleft(), asked)
-                if order:
-                    self._take_in()
-        return True
+            self._order.extend(self._begin(d, after) for d in batch)
 
     def _batch(self) -> tuple[int, list[Derivation]]:
         """What is left of the batch that an earlier process was in, else a new one."""
-        trials = self.study.log.trials if self.study.log is not None else self.study.trials
-        if self.propose > 1 and trials and self.told:
+        trials = self.study.log.trials if self.study.log is not None else ()
+        if self.propose > 1 and trials and self.told and not self._asked:
             after = trials[-1].extra.get("asked_after")
-            if isinstance(after, int) and not self._asked:
-                rest = self.study.rest(after, min(self.propose, self.wanted - after))
-                if rest:
-                    return after, rest
+            rest = self.study.rest(after, min(self.propose, self.wanted - after)) if isinstance(after, int) else []
+            if rest:
+                return int(str(after)), rest
         return self.told, self.study.ask(min(self.propose, self.wanted - self.told))
 
-    # -- as workers are free ----------------------------------------------------------------------------------------
-
     def _at_will(self) -> bool:
-        ended = False
-        while self.told < self.wanted:
-            while not ended and len(self._open) < self.evaluator.room and self.told + len(self._open) < self.wanted:
+        while True:
+            for key in [key for key, asked in self._open.items() if asked.done is not None]:
+                self._tell(key)
+            while self._may_ask():
                 asked = self.study.ask(1)
-                ended = not asked
-                for d in asked:
-                    self._begin(d, self.told)
-            if not self._open:
-                return False
-            ready = [key for key, asked in self._open.items() if asked.done is not None]
-            for key in ready:
-                self._tell(key, self._open[key])
-            if not ready:
-                self._take_in()
-        return True
+                if not asked:
+                    self.exhausted = True
+                    break
+                self._begin(asked[0], self.told)
+            if all(asked.done is None for asked in self._open.values()):
+                return bool(self._open)
+
+    def _may_ask(self) -> bool:
+        on_the_way = len(self._open)
+        return not self.exhausted and on_the_way < self.evaluator.room and self.told + on_the_way < self.wanted
 
     # -- small parts ------------------------------------------------------------------------------------------------
 
@@ -170,29 +179,19 @@ class Search:
             self.evaluator.submit(key, item)
         return key
 
-    def _take_in(self) -> None:
-        for done in self.evaluator.collect():
-            self._open[done.key].done = done
-
-    def _tell(self, key: Hashable, asked: _Asked) -> None:
+    def _tell(self, key: Hashable) -> None:
+        asked = self._open.pop(key)
         done = asked.done
         assert done is not None
-        del self._open[key]
-        seconds = asked.seconds + done.seconds
+        d, seconds = asked.derivation, asked.seconds + done.seconds
         extra = {"asked_after": asked.after} if self.propose > 1 or self.asynchronous else {}
         if asked.reason:
-            self.study.tell(
-                asked.derivation,
-                asked.cost,
-                seconds=seconds,
-                infeasible=asked.reason,
-                constraints=asked.broken,
-                extra=extra,
-            )
+            told, rules = asked.cost, asked.broken
+            self.study.tell(d, told, seconds=seconds, infeasible=asked.reason, constraints=rules, extra=extra)
         elif done.values is None:
-            self.study.fail(asked.derivation, done.reason or "no reason given", seconds=seconds, extra=extra)
+            self.study.fail(d, done.reason or "no reason given", seconds=seconds, extra=extra)
         else:
             values = {**done.values, **asked.cost}
-            self.study.tell(asked.derivation, values, seconds=seconds, constraints=self.constraints, extra=extra)
+            self.study.tell(d, values, seconds=seconds, constraints=self.constraints, extra=extra)
         self.told += 1
         self.each(self.told)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -135,25 +135,29 @@ def refused(said: str, told: str) -> ClusterError:
 
 @contextmanager
 def joined(given: str, address: str | None) -> Iterator[Cluster]:
-    """Connected to the cluster at `address`, or to one started here (None), which is gone when the block ends."""
+    """Connected to the cluster at `address`, or to one started here (None), which is gone when the block ends.
+
+    What Ray prints meanwhile goes to stderr: stdout is for answers.
+    """
     import logging
 
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address is None:
-            ray.init(address="local", include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise refused(f"--ray {given}", str(error)) from None
-    try:
-        has = ray.cluster_resources()
-        yield Cluster(address or "local", address is None, has.get("CPU", 0.0), has.get("GPU", 0.0))
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):
+        try:
+            if address is None:
+                ray.init(address="local", include_dashboard=False, **quiet)
+            else:
+                ray.init(address=address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise refused(f"--ray {given}", str(error)) from None
+        try:
+            has = ray.cluster_resources()
+            yield Cluster(address or "local", address is None, has.get("CPU", 0.0), has.get("GPU", 0.0))
+        finally:
+            ray.shutdown()
 
 
 def workers_that_fit(cluster: Cluster, wanted: int | None, cpus: float, gpus: float) -> int:
