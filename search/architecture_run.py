@@ -26,6 +26,7 @@ from archrank.supernet.bank import Bank
 from archrank.supernet.checkpoint import load_tensors, save_tensors
 from archrank.supernet.network_training import fit, score
 from archrank.supernet.networks import build
+from archrank.supernet.relatives import KEPT, Relatives
 from archrank.supernet.training import NonFiniteLoss, TrainPlan
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class ArchitecturePhases(Shell):
             job.space, job.objectives, job.config.strategy, job.config.seed, constraints=job.constraints, log=self.log
         )
         self.bank = Bank(job.space)
+        self.relatives = Relatives()
         self.included = 0
         self.saved = time.monotonic()
 
@@ -79,10 +81,11 @@ class ArchitecturePhases(Shell):
             assert isinstance(names, list)
             self.bank.load_state_dict(tensors, [str(name) for name in names])
             self.included = int(str(meta["included"]))
-        again = [t for t in self._searched() if t.id >= self.included and t.state == "done"]
-        for trial in again:
-            d = self.job.space.parse(trial.text)
-            self._trained(d, trial.id)
+        done = [t for t in self._searched() if t.state == "done"]
+        for trial in [t for t in done if t.id < self.included][-KEPT:]:
+            self.relatives.add(self.job.architecture(self.job.space.parse(trial.text)))
+        for trial in (t for t in done if t.id >= self.included):
+            self._trained(self.job.space.parse(trial.text), trial.id)
             self.included = trial.id + 1
 
     def _save(self) -> None:
@@ -135,9 +138,10 @@ class ArchitecturePhases(Shell):
             network: nn.Module = build(architecture, seed)
             self._fit(network, self.job.train_steps, seed)
             return score(network, self.job.data, "validation", config.eval_rows)
-        network = self.bank.build(architecture, seed=seed)
+        network = self.bank.build(architecture, seed=seed, parent=self.relatives.nearest(architecture))
         self._fit(network, search_steps(self.job.train_steps), seed)
         self.bank.update(architecture, network)
+        self.relatives.add(architecture)
         return score(network, self.job.data, "validation", config.eval_rows)
 
     def _fit(self, network: nn.Module, steps: int, seed: int) -> None:

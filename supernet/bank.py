@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from archrank.grammar import Architecture, Space
 from archrank.grammar.signatures import elements
 from archrank.supernet.networks import Network, build
+from archrank.supernet.relatives import pairs
 
 __all__ = ["CAPACITY_BYTES", "Bank", "Slot"]
 
@@ -190,19 +191,7 @@ def _copy(module: nn.Module, source: Tensors) -> None:
 def _aligned(parent: Architecture, child: Architecture, own: Mapping[int, Slot]) -> dict[int, Slot]:
     """{op of the child: the parent's slot} for the ops that both begin and end with."""
     theirs = slots(build_skeleton(parent))
-    same = (
-        [(a.op, a.arguments, a.params, a.shape) for a in parent.ops],
-        [(a.op, a.arguments, a.params, a.shape) for a in child.ops],
-    )
-    first = next((i for i, (a, b) in enumerate(zip(*same, strict=False)) if a != b), min(map(len, same)))
-    last = next(
-        (i for i, (a, b) in enumerate(zip(reversed(same[0]), reversed(same[1]), strict=False)) if a != b),
-        min(map(len, same)),
-    )
-    last = min(last, min(map(len, same)) - first)
-    pairs = [(i, i) for i in range(first)]
-    pairs += [(len(child.ops) - 1 - i, len(parent.ops) - 1 - i) for i in range(last)]
-    return {c: theirs[p] for c, p in pairs if c in own and p in theirs}
+    return {c: theirs[p] for p, c in pairs(parent, child) if c in own and p in theirs}
 
 
 def build_skeleton(architecture: Architecture) -> Network:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from archrank.grammar import nearest
-from archrank.supernet.data import digits
+from archrank.supernet.data import digit_sums, digits
 from archrank.supernet.data.errors import DataError
 from archrank.supernet.data.roles import Roles, find_roles, label_names, unlabelled
 from archrank.supernet.quiet import quiet_datasets
@@ -22,6 +22,7 @@ __all__ = ["BUILT_IN", "RawData", "read_dataset"]
 BUILT_IN = {
     "digits": "scikit-learn's 8 × 8 digits",
     "digits-rotated": "the same turned by 90°: what the embedded base is adapted to",
+    "digit-sums": "three digits in three channels, labelled by their sum (AddNIST at 8 × 8)",
 }
 READERS = {".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
@@ -55,7 +56,8 @@ def read_dataset(data: str | None, task: str | None = None, columns: Mapping[str
     """
     name = data or "digits-rotated"
     if name in BUILT_IN:
-        arrays, digest = digits.load(name)
+        arrays, digest = digit_sums.load() if name == "digit-sums" else digits.load(name)
+        classes = digit_sums.CLASSES if name == "digit-sums" else 10
         if task not in (None, "image-classification"):
             raise DataError(f"--data {name} --task {task}: these are pictures; use image-classification")
         return RawData(
@@ -63,7 +65,7 @@ def read_dataset(data: str | None, task: str | None = None, columns: Mapping[str
             "image-classification",
             arrays,
             Roles(image="image", label="label"),
-            tuple(str(i) for i in range(10)),
+            tuple(str(i) for i in range(classes)),
             digest,
         )
     path = Path(name)

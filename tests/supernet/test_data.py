@@ -350,3 +350,18 @@ def test_bad_places(tmp_path: Path) -> None:
         read_dataset(str(tmp_path))
     with pytest.raises(DataError, match=r"these are pictures; use image-classification"):
         read_dataset("digits", "causal-lm")
+
+
+def test_digit_sums_are_three_digits_of_their_own_split() -> None:
+    raw, digits = read_dataset("digit-sums"), read_dataset("digits")
+    assert {s: v["image"].shape for s, v in raw.splits.items()} == {
+        "train": (2000, 3, 8, 8), "validation": (500, 3, 8, 8), "test": (1000, 3, 8, 8),
+    }  # fmt: skip
+    assert raw.label_names == tuple(map(str, range(20)))
+    for split, rows in raw.splits.items():
+        label_of = {
+            image.tobytes(): int(label)
+            for image, label in zip(digits.splits[split]["image"], digits.splits[split]["label"], strict=True)
+        }
+        sums = [sum(label_of[channel[None].tobytes()] for channel in image) for image in rows["image"]]
+        assert sums == rows["label"].tolist()
