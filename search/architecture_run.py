@@ -8,15 +8,18 @@ network is kept, and tested once.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor, nn
 
 from archrank.grammar import Derivation
 from archrank.search.architecture_job import FINAL_SEEDS, ArchitectureJob, search_steps
+from archrank.search.architecture_training import finished, fit_network, search_seed, trained
+from archrank.search.dispatch import Done, Evaluator, Here, Search
+from archrank.search.expression import Constraint
 from archrank.search.pareto import Scale
 from archrank.search.phases import Shell
 from archrank.search.selection import spread
@@ -24,17 +27,14 @@ from archrank.search.study import Study
 from archrank.search.trial import Trial
 from archrank.supernet.bank import Bank
 from archrank.supernet.checkpoint import load_tensors, save_tensors
-from archrank.supernet.network_training import fit, score
-from archrank.supernet.networks import build
+from archrank.supernet.network_training import score
 from archrank.supernet.relatives import KEPT, Relatives
-from archrank.supernet.training import NonFiniteLoss, TrainPlan
+from archrank.supernet.training import NonFiniteLoss
 
 if TYPE_CHECKING:
     from archrank.search.ray.cluster import Cluster
 
 __all__ = ["ArchitecturePhases", "network_of"]
-
-WEIGHT_DECAY = 0.01
 
 
 def network_of(run: Path, trial: int) -> Path:
@@ -99,58 +99,78 @@ class ArchitecturePhases(Shell):
         return [t for t in self.study.trials if t.stage == "inherited"]
 
     def _search(self) -> None:
-        wanted = self.job.config.trials
-        self.progress.phase("search", total=wanted, unit="trials", done=len(self._searched()))
-        while (n := len(self._searched())) < wanted:
-            asked = self.study.ask(1)
-            if not asked:
-                self.progress.note(f"every candidate of the space is priced after {n} trials")
-                break
-            self._evaluate(asked[0])
-            self._show(n + 1)
-            if time.monotonic() - self.saved > 60 * self.job.config.save_minutes:
-                self._save()
-            self._pause()
+        done = len(self._searched())
+        self.progress.phase("search", total=self.job.config.trials, unit="trials", done=done)
+        if done >= self.job.config.trials:
+            return
+        if self.job.config.evaluate == "train":
+            search = self._independent(done)
+        else:
+            if self.cluster is not None:
+                self.remark(
+                    "each candidate starts from the weights that the one before left in the bank, so the search stays "
+                    "in this process; finalists are trained on the workers. --evaluate train trains all of them there"
+                )
+            here = Here(lambda item: self._inherited(*item), failures=(NonFiniteLoss,))
+            search = Search(self.study, here, self._priced, self.job.constraints, self.job.config.trials, told=done)
+            search.each = self._after
+            search.run()
+        if search.exhausted:
+            self.progress.note(f"every candidate of the space is priced after {search.told} trials")
 
-    def _evaluate(self, d: Derivation) -> None:
-        """One candidate: its price, and where that meets the constraints its training and score."""
-        began, number = time.monotonic(), self.study.next_id - 1
+    def _independent(self, done: int) -> Search:
+        """Trainings from nothing: here, or as trials of Ray Tune."""
+        config = self.job.config
+
+        def train(item: tuple[str, int]) -> dict[str, float]:
+            return trained(self.job, *item, self._tick(quiet=True))
+
+        search = Search(
+            self.study,
+            Here(train, failures=(NonFiniteLoss,)),
+            self._priced,
+            self.job.constraints,
+            config.trials,
+            propose=config.batch,
+            asynchronous=config.asynchronous,
+            each=self._after,
+            told=done,
+        )
+        if self.cluster is None:
+            search.run()
+        else:
+            from archrank.search.ray.training import train_on_tune
+
+            train_on_tune(self.job, search, self.cluster, self.path / "tune", self)
+        return search
+
+    def _after(self, told: int) -> None:
+        self._show(told, total=self.job.config.trials)
+        if time.monotonic() - self.saved > 60 * self.job.config.save_minutes:
+            self._save()
+        self._pause()
+
+    def _priced(self, d: Derivation) -> tuple[tuple[str, int], dict[str, float], str | None, tuple[Constraint, ...]]:
+        """(sentence, number), prices, and where they do not meet the constraints the reason not to train it."""
         architecture = self.job.architecture(d)
         cost = self.job.price(architecture)
         broken = [c for c in self.job.constraints if c.name in cost and not c.holds(cost)]
         reason = f"does not meet {broken[0]}" if broken else self.job.too_large(architecture)
-        if reason:
-            self.study.tell(d, cost, seconds=time.monotonic() - began, infeasible=reason)
-            return
-        try:
-            told = self._trained(d, number)
-        except NonFiniteLoss as error:
-            self.study.fail(d, str(error), seconds=time.monotonic() - began)
-            return
-        self.study.tell(d, {**told, **cost}, seconds=time.monotonic() - began)
+        return (d.text, self.study.id_of(d)), cost, reason, self.job.constraints
+
+    def _inherited(self, text: str, number: int) -> dict[str, float]:
+        told = self._trained(self.job.space.parse(text), number)
         self.included = number + 1
+        return told
 
     def _trained(self, d: Derivation, number: int) -> dict[str, float]:
-        """Values of a candidate after its training; a function of the bank, the seed and the trial's number."""
-        config, architecture = self.job.config, self.job.architecture(d)
-        seed = config.seed + 10_000 + number
-        if config.evaluate == "train":
-            network: nn.Module = build(architecture, seed)
-            self._fit(network, self.job.train_steps, seed)
-            return score(network, self.job.data, "validation", config.eval_rows)
+        """Values of a candidate after a short training; a function of the bank, the seed and the trial's number."""
+        architecture, seed = self.job.architecture(d), search_seed(self.job, number)
         network = self.bank.build(architecture, seed=seed, parent=self.relatives.nearest(architecture))
-        self._fit(network, search_steps(self.job.train_steps), seed)
+        fit_network(self.job, network, search_steps(self.job.train_steps), seed, self._tick(quiet=True))
         self.bank.update(architecture, network)
         self.relatives.add(architecture)
-        return score(network, self.job.data, "validation", config.eval_rows)
-
-    def _fit(self, network: nn.Module, steps: int, seed: int) -> None:
-        config = self.job.config
-        assert config.lr is not None
-        assert config.batch_size is not None
-        network.to(config.device)
-        plan = TrainPlan(steps, config.lr, seed=seed, weight_decay=WEIGHT_DECAY)
-        fit(network, self.job.data, plan, config.batch_size, self._tick(quiet=True))
+        return score(network, self.job.data, "validation", self.job.config.eval_rows)
 
     # -- finalists --------------------------------------------------------------------------------------------------
 
@@ -173,37 +193,49 @@ class ArchitecturePhases(Shell):
         chosen = to_finish(self._searched(), self.job)
         done = {t.parent for t in self.study.trials if t.stage == "final"}
         self.progress.phase("finalists", total=len(chosen), unit="candidates")
-        for place, parent in enumerate(chosen, 1):
-            if parent.id not in done:
-                self._finish(parent)
-            self._show(place)
+        left = [parent for parent in chosen if parent.id not in done]
+        with self._finisher() as evaluator:
+            for parent in left:
+                for k in range(FINAL_SEEDS):
+                    evaluator.submit((parent.id, k), (parent.text, k))
+            told: dict[tuple[int, int], Done] = {}
+            for place, parent in enumerate(left, 1 + len(chosen) - len(left)):
+                keys = [(parent.id, k) for k in range(FINAL_SEEDS)]
+                while any(key not in told for key in keys):
+                    told |= {d.key: d for d in evaluator.collect()}  # type: ignore[misc]
+                self._finish(parent, [told.pop(key) for key in keys])
+                self._show(place)
 
-    def _finish(self, parent: Trial) -> None:
-        """Trains one finalist from scratch on each seed; its weights are on disk before its line is in the log."""
-        d, began = self.job.space.parse(parent.text), time.monotonic()
-        architecture, trial = self.job.architecture(d), self.study.next_id
-        told, test = list[dict[str, float]](), dict[str, float]()
-        for k in range(FINAL_SEEDS):
-            seed = self.job.config.seed + 1000 * (1 + k) + 500
-            network = build(architecture, seed)
-            try:
-                self._fit(network, self.job.train_steps, seed)
-            except NonFiniteLoss as error:
-                self.study.fail(d, str(error), stage="final", parent=parent.id, seconds=time.monotonic() - began)
-                return
-            told.append(score(network, self.job.data, "validation"))
-            if k == 0:
-                save_tensors(network_of(self.path, trial), _tensors(network), {"text": parent.text})
-                if self.job.data.size("test"):
-                    test = score(network, self.job.data, "test")
-        values = {name: float(np.mean([t[name] for t in told])) for name in told[0]} | self.job.price(architecture)
-        extra: dict[str, object] = {"seeds": told} | ({"test": test} if test else {})
-        seconds = time.monotonic() - began
+    @contextmanager
+    def _finisher(self) -> Iterator[Evaluator]:
+        """Here, or on workers: each finalist and seed is a training of its own."""
+        job = self.job
+        if self.cluster is None:
+            yield Here(lambda item: finished(job, item[0], item[1], self._tick(quiet=True)))
+            return
+        from archrank.search.ray.training import finisher_of
+
+        with finisher_of(self.cluster, job, self) as evaluator:
+            yield evaluator
+
+    def _finish(self, parent: Trial, each: list[Done]) -> None:
+        """Records a finalist trained from nothing on each seed; its weights are on disk before its line is in the
+        log.
+        """
+        d, trial = self.job.space.parse(parent.text), self.study.next_id
+        seconds = sum(done.seconds for done in each)
+        outcomes = [done.values for done in each]
+        reason = next((done.reason for done in each if done.reason), None)
+        reason = reason or next((o.diverged for o in outcomes if o.diverged), None)
+        if reason:
+            self.study.fail(d, reason, stage="final", parent=parent.id, seconds=seconds)
+            return
+        told = [o.values for o in outcomes]
+        save_tensors(network_of(self.path, trial), outcomes[0].tensors, {"text": parent.text})
+        values = {name: float(np.mean([t[name] for t in told])) for name in told[0]}
+        values |= self.job.price(self.job.architecture(d))
+        extra: dict[str, object] = {"seeds": told} | ({"test": outcomes[0].test} if outcomes[0].test else {})
         self.study.tell(d, values, seconds=seconds, stage="final", parent=parent.id, extra=extra)
-
-
-def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    return {name: t.detach() for name, t in network.state_dict().items()}
 
 
 def to_finish(trials: Sequence[Trial], job: ArchitectureJob) -> list[Trial]:

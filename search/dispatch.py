@@ -23,10 +23,10 @@ __all__ = ["Done", "Evaluator", "Here", "Search"]
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """An evaluation that ended: its values, or why there are none."""
+    """An evaluation that ended: its values ({name: number} in a search), or why there are none."""
 
     key: Hashable
-    values: Mapping[str, float] | None
+    values: Any
     seconds: float
     reason: str | None = None
 
@@ -54,8 +54,9 @@ class Here:
 
     room = 1
 
-    def __init__(self, score: Callable[[Any], Mapping[str, float]]) -> None:
-        self._score = score
+    def __init__(self, score: Callable[[Any], Any], failures: tuple[type[Exception], ...] = ()) -> None:
+        """failures: what a candidate may die of without ending the run."""
+        self._score, self._failures = score, failures
         self._queue: deque[tuple[Hashable, Any]] = deque()
 
     @property
@@ -73,7 +74,10 @@ class Here:
             return []
         key, item = self._queue.popleft()
         began = time.monotonic()
-        values = self._score(item)
+        try:
+            values = self._score(item)
+        except self._failures as error:
+            return [Done(key, None, time.monotonic() - began, str(error))]
         return [Done(key, values, time.monotonic() - began)]
 
 

@@ -71,7 +71,7 @@ class Checkpoint:
         tensors: dict[str, Tensor] = {}
         for i, p in enumerate(parameters):
             tensors[f"p{i}"] = p
-            for key, value in optimizer.state[p].items():
+            for key, value in optimizer.state.get(p, {}).items():
                 tensors[f"p{i}.{key}"] = value
         save_tensors(self.path, tensors, {"purpose": self.purpose, "step": step, "seconds": seconds})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from archrank.grammar import Architecture
+from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.data import TaskData, order
 from archrank.supernet.policies.base import counter_uniform
 from archrank.supernet.training import LOOK_EVERY, NonFiniteLoss, TrainPlan
@@ -22,20 +24,31 @@ EVALUATION_BYTES = 64 * 2**20  # of the values that are held at once
 Tick = Callable[[int, float], None]
 
 
-def fit(model: nn.Module, data: TaskData, plan: TrainPlan, batch_size: int, tick: Tick | None = None) -> None:
+def fit(
+    model: nn.Module,
+    data: TaskData,
+    plan: TrainPlan,
+    batch_size: int,
+    tick: Tick | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> None:
     """Trains all parameters in place by AdamW on cross-entropy; the rows and the dropout of step t are functions of
     (plan.seed, t) alone.
 
-    Raises NonFiniteLoss; whatever `tick(steps done, loss)` raises passes through.
+    checkpoint: where it goes on from and what it keeps now and then, running statistics included. Raises NonFiniteLoss;
+    whatever `tick(steps done, loss)` raises passes through.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         return
     device = trained[0].device
     optimizer = torch.optim.AdamW(trained, lr=plan.lr, weight_decay=plan.weight_decay)
+    kept = [*trained, *model.buffers()]
+    first, before = checkpoint.load(kept, optimizer) if checkpoint else (0, 0.0)
+    start = saved = time.monotonic()
     model.train()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for step in range(plan.steps):
+        for step in range(first, plan.steps):
             torch.manual_seed(int(counter_uniform(plan.seed, step, 7) * 2**53))
             for group in optimizer.param_groups:
                 group["lr"] = plan.rate(step)
@@ -52,6 +65,10 @@ def fit(model: nn.Module, data: TaskData, plan: TrainPlan, batch_size: int, tick
                     raise NonFiniteLoss(done, value)
                 if tick:
                     tick(done, value)
+            now = time.monotonic()
+            if checkpoint and now - saved >= checkpoint.every_seconds and done < plan.steps:
+                checkpoint.save(done, kept, optimizer, before + now - start)
+                saved = now
     model.eval()
 
 
