@@ -51,7 +51,8 @@ class Outcome:
 class _Question:
     key: Hashable
     item: Any
-    lost: int = 0
+    lost: int = 0  # workers, while it was alone with them
+    alone: bool = False
 
 
 @dataclass(slots=True)
@@ -167,7 +168,7 @@ class Pool:
         fits = int(BATCH_SECONDS / self._mean) if self._mean else 1
         most = max(1, min(share, fits, BATCH_ITEMS))
         batch = [self._queue.popleft()]
-        while self._queue and len(batch) < most and not batch[0].lost and not self._queue[0].lost:
+        while self._queue and len(batch) < most and not batch[0].alone and not self._queue[0].alone:
             batch.append(self._queue.popleft())
         return batch
 
@@ -226,7 +227,7 @@ class Pool:
 
     def _one(self, question: _Question, answer: Answer) -> list[Outcome]:
         if answer.again and question.lost + 1 < TRIES:
-            question.lost += 1
+            question.lost, question.alone = question.lost + 1, True
             self._queue.appendleft(question)
             return []
         if answer.reason is None:
@@ -244,7 +245,8 @@ class Pool:
         first, *others = [batch for _, batch in worker.batches]
         failed = []
         for question in first:
-            question.lost += 1
+            question.alone = True
+            question.lost += len(first) == 1  # which of several it was is not known
             if question.lost >= TRIES:
                 text = f"{reason}; {TRIES} workers were lost to it"
                 failed.append(Outcome(question.key, question.item, Answer(None, 0.0, text)))

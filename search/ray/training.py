@@ -222,8 +222,8 @@ def _train(config: Mapping[str, Any], job: ArchitectureJob) -> None:
             told = {"values": None, "reason": str(error)}
         except (OSError, DataError) as error:
             told = {
-                "unreadable": f"the worker on {socket.gethostname()} cannot read what it trains on: {error}; every node "
-                "needs the data at the same path as here"
+                "unreadable": f"the worker on {socket.gethostname()} cannot read what it trains on: {error}; every "
+                "node needs the data at the same path as here"
             }
         tune.report({"told": json.dumps(told)})
 
