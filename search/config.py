@@ -75,6 +75,7 @@ class RunConfig:
     gradient_checkpointing: bool = _flag(
         False, "how", "recompute activations in the backward pass: less memory, more time"
     )
+    trial_timeout: float | None = _flag(None, "how", "seconds after which a candidate's training is given up as failed")
     seed: int = _flag(0, "how", "of every random choice")
     out: str | None = _flag(None, "where", "run folder (default: the next free runs/N)")
     device: str = _flag("cpu", "where", "cpu, cuda, cuda:0")
@@ -94,11 +95,6 @@ class RunConfig:
     asynchronous: bool = _flag(
         False, "where", "with --ray: propose whenever a worker is free; faster, and no two runs alike"
     )
-    trial_timeout: float | None = _flag(
-        None,
-        "where",
-        "with --ray: seconds after which an evaluation is tried elsewhere (default: by the slowest so far)",
-    )
     save_minutes: float = _flag(5.0, "where", "training time that a crash may cost")
     max_hours: float | None = _flag(None, "where", "stop, resumable, after this long")
 
@@ -109,18 +105,18 @@ class RunConfig:
                 raise ConfigError(f"--{name.replace('_', '-')} {value}: must be at least {least}")
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise ConfigError(f"--lr {self.lr}: must be above 0")
+        if self.trial_timeout is not None and not self.trial_timeout > 0:
+            raise ConfigError(f"--trial-timeout {self.trial_timeout}: must be above 0")
         if self.save_minutes <= 0:
             raise ConfigError(f"--save-minutes {self.save_minutes}: must be above 0")
         if self.ray is None:
-            for name in ("workers", "worker_gpus", "asynchronous", "trial_timeout"):
+            for name in ("workers", "worker_gpus", "asynchronous"):
                 if getattr(self, name):
                     raise ConfigError(
                         f"--{name.replace('_', '-')} is for runs on a cluster: add --ray auto, or leave it out"
                     )
-        for name in ("worker_cpus", "trial_timeout"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise ConfigError(f"--{name.replace('_', '-')} {value}: must be above 0")
+        if not 0 < self.worker_cpus < float("inf"):
+            raise ConfigError(f"--worker-cpus {self.worker_cpus}: must be above 0")
         for f in fields(self):
             choices = f.metadata.get("choices", ())
             value = getattr(self, f.name)

@@ -3,7 +3,7 @@
 In step (the default), a batch of proposals is asked for when every value of the batch before is known, and its values
 are told in the order of the proposals. What is proposed then depends on trials alone, never on how many workers there
 are or which of them was first. `asynchronous`, a proposal is made whenever a worker is free and told when it is done;
-each trial says after how many it was asked, so the log holds the order.
+each trial says after how many it was asked (those of one number were asked together), so the log holds the order.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ class Search:
         trials = self.study.log.trials if self.study.log is not None else ()
         if self.propose > 1 and trials and self.told and not self._asked:
             after = trials[-1].extra.get("asked_after")
-            rest = self.study.rest(after, min(self.propose, self.wanted - after)) if isinstance(after, int) else []
+            rest = self.study.ask_again(after, min(self.propose, self.wanted - after)) if isinstance(after, int) else []
             if rest:
                 return int(str(after)), rest
         return self.told, self.study.ask(min(self.propose, self.wanted - self.told))
@@ -157,18 +157,17 @@ class Search:
         while True:
             for key in [key for key, asked in self._open.items() if asked.done is not None]:
                 self._tell(key)
-            while self._may_ask():
-                asked = self.study.ask(1)
-                if not asked:
-                    self.exhausted = True
-                    break
-                self._begin(asked[0], self.told)
+            if free := self._free():
+                asked = self.study.ask(free)
+                self.exhausted = not asked
+                for d in asked:
+                    self._begin(d, self.told)
             if all(asked.done is None for asked in self._open.values()):
                 return bool(self._open)
 
-    def _may_ask(self) -> bool:
+    def _free(self) -> int:
         on_the_way = len(self._open)
-        return not self.exhausted and on_the_way < self.evaluator.room and self.told + on_the_way < self.wanted
+        return 0 if self.exhausted else min(self.evaluator.room, self.wanted - self.told) - on_the_way
 
     # -- small parts ------------------------------------------------------------------------------------------------
 

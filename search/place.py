@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["address_of", "cluster_of", "elsewhere"]
 
-_ONLY_THERE = ("ray", "workers", "worker_gpus", "asynchronous", "trial_timeout")
+_ONLY_THERE = ("ray", "workers", "worker_gpus", "asynchronous")
 
 
 def elsewhere(values: Mapping[str, object], ray: str | None, workers: int | None) -> dict[str, object]:

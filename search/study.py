@@ -81,21 +81,30 @@ class Study:
         """
         if n < 0:
             raise StudyError(f"ask({n}): must be at least 0")
-        return self._new(self._history, n)
-
-    def rest(self, after: int, n: int) -> list[Derivation]:
-        """Of the batch that `ask(n)` gave when the history held `after` candidates, those not told since: with it a
-        run goes on in the middle of a batch as if it had not stopped.
-        """
-        return self._new(self._history[:after], n)
-
-    def _new(self, history: Sequence[Trial], n: int) -> list[Derivation]:
         found: list[Derivation] = []
-        for d in self.strategy.ask(history, n) if n else ():
+        for d in self.strategy.ask(self._history, n) if n else ():
             if d.key not in self._first and len(found) < n:  # a strategy from outside may repeat itself
                 found.append(d)
                 self._remember(Trial(self._next, d.text, d.key, {}, state=PENDING))
                 self._next += 1
+        return found
+
+    def ask_again(self, begin: int, n: int) -> list[Derivation]:
+        """The candidates `begin` … `begin + n - 1`, as they were or will be asked when only the trials before `begin`
+        are known, those that have been told left out: how a search goes on that was killed in the middle of a batch.
+        """
+        if begin >= self._next:
+            return self.ask(n)
+        before = [t for t in self._history if t.id < begin]
+        found: list[Derivation] = []
+        for place, d in enumerate(self.strategy.ask(before, n), begin):
+            held = self._first.get(d.key)
+            if held is None:
+                self._remember(Trial(place, d.text, d.key, {}, state=PENDING))
+                self._next = max(self._next, place + 1)
+                found.append(d)
+            elif held.state == PENDING:
+                found.append(d)
         return found
 
     def tell(

@@ -77,10 +77,15 @@ class Past:
         self._rows: list[list[float]] = []
 
     def update(self, history: Sequence[Trial]) -> None:
-        """Takes in a history; those equal to the last one's are skipped."""
-        k = len(self._trials)
-        if len(history) < k or list(history[:k]) != self._trials:
-            self.keys, self.measured, self._trials, self._rows, k = set(), [], [], [], 0
+        """Takes in a history; what it shares with the last one is skipped."""
+        k = min(len(self._trials), len(history))
+        if self._trials[:k] != history[:k] or k < len(self._trials):
+            pairs = zip(self._trials, history, strict=False)
+            k = next((i for i, (old, new) in enumerate(pairs) if old != new), k)
+            del self._trials[k:]
+            left = sum(t.state in ("done", "infeasible") for t in self._trials)
+            del self.measured[left:], self._rows[left:]
+            self.keys = {t.key for t in self._trials}
         for trial in history[k:]:
             self.keys.add(trial.key)
             self._trials.append(trial)
