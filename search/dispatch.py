@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -127,7 +128,8 @@ class Search:
 
     def advance(self) -> bool:
         """Tells what is due and asks for what may be asked; whether any evaluation is to be waited for."""
-        return self._at_will() if self.asynchronous else self._in_step()
+        with self.study.log.together() if self.study.log is not None else nullcontext():
+            return self._at_will() if self.asynchronous else self._in_step()
 
     def _in_step(self) -> bool:
         while True:
