@@ -3,9 +3,9 @@ machine has.
 
 Measured on Ray: `overhead` (milliseconds that an evaluation takes longer on one worker than in this process) and
 `speedup` (of evaluations of 50 ms and more that only compute, two workers against this process and against one).
-Simulated, with the rank space, pricing, strategy and synced log of a real run, only the evaluations replaced: `idle` (the
-share of their time that 64 workers of 100 ms wait for the driver, in real time) and `study` (100,000 evaluations on 256
-workers in virtual time: the driver's milliseconds and bytes of each 10,000 trials).
+Simulated, with the rank space, pricing, strategy and synced log of a real run, only the evaluations replaced: `idle`
+(the share of their time that 64 workers of 100 ms wait for the driver, in real time) and `study` (100,000 evaluations
+on 256 workers in virtual time: the driver's milliseconds and bytes of each 10,000 trials).
 """
 
 from __future__ import annotations

@@ -81,6 +81,9 @@ class RunConfig:
     device: str = _flag("cpu", "where", "cpu, cuda, cuda:0")
     threads: int | None = _flag(None, "where", "CPU threads (default: 1 for a tiny base, else all cores)")
     compute_dtype: str = _flag("fp32", "where", "of the base; adapters stay fp32", ("fp32", "bf16"))
+    processes: int = _flag(
+        1, "where", "processes of this machine that train a rank supernet together, one a GPU with --device cuda"
+    )
     ray: str | None = _flag(
         None, "where", "auto (starts a cluster where none runs) or HOST:PORT of a Ray cluster that evaluates candidates"
     )
@@ -155,6 +158,7 @@ _AT_LEAST: dict[str, float] = {
     "threads": 1,
     "seed": 0,
     "max_hours": 0,
+    "processes": 1,
     "workers": 1,
     "worker_gpus": 0,
     "propose": 1,

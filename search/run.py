@@ -34,6 +34,7 @@ from archrank.search.results import Run, open_run
 from archrank.search.storage import RunLock, write_atomic
 from archrank.search.strata import Strata
 from archrank.search.study import Study
+from archrank.search.supernet_training import launch
 from archrank.search.tuning import Tuned, load_tuned, tune_together
 from archrank.supernet.checkpoint import Checkpoint, adapter_tensors, load_adapters, load_tensors, save_tensors
 from archrank.supernet.net import Elastic
@@ -152,10 +153,15 @@ class _Phases(Shell):
         file = self.path / "supernet.safetensors"
         net = self.job.net
         if not file.exists():
-            seconds = self._train(
-                "supernet", net, SUPERNET_RUNS * self.job.train_steps, self.job.config.seed, policy=True
-            )
-            save_tensors(file, adapter_tensors(net.items()), {"r_max": net.r_max})
+            if (processes := self.job.config.processes) > 1:
+                began = time.monotonic()
+                launch(self.path, processes, self._pause)
+                seconds = time.monotonic() - began
+            else:
+                seconds = self._train(
+                    "supernet", net, SUPERNET_RUNS * self.job.train_steps, self.job.config.seed, policy=True
+                )
+                save_tensors(file, adapter_tensors(net.items()), {"r_max": net.r_max})
             self.log.event({"event": "phase", "name": "supernet", "seconds": round(seconds, 3)})
             self._checkpoint("supernet").clear()
         load_adapters(net.items(), load_tensors(file)[0])

@@ -125,12 +125,18 @@ def refused(said: str, told: str) -> ClusterError:
             f"{sys.version.split()[0]}): {seen:.300}; install the same versions everywhere"
         )
     if "token" in told.lower():
-        missing = "no authentication token was found" in told
+        missing = not _has_token()
         return ClusterError(
             f"{said}: {'asks for a token and there is none here' if missing else 'refuses the token'}; {TOKEN}"
         )
     last = [line for line in told.strip().splitlines() if line.strip()][-1:] or ["no reason given"]
     return ClusterError(f"{said}: Ray does not let this process in: {last[0]:.300}")
+
+
+def _has_token() -> bool:
+    """Whether Ray finds a token here, right or wrong."""
+    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
 
 
 @contextmanager
