@@ -66,7 +66,7 @@ class Share:
         needed = [p.requires_grad for p in parameters]
         for p in parameters:
             p.requires_grad_(True)
-        hooks = [p.register_hook(lambda g: self.total(g * weight)) for p in parameters]
+        hooks = [p.register_hook(lambda g: self.total(g * weight)) for p in parameters]  # type: ignore[no-untyped-call]
         try:
             yield
         finally:
