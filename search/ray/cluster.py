@@ -135,8 +135,10 @@ def refused(said: str, told: str) -> ClusterError:
 
 def _has_token() -> bool:
     """Whether Ray finds a token here, right or wrong."""
-    named = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return bool(named) or (Path.home() / ".ray" / "auth_token").is_file()
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return True
+    named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return Path(named or Path.home() / ".ray" / "auth_token").is_file()
 
 
 @contextmanager
