@@ -44,6 +44,7 @@ bench: install
 	$(BIN)/python benchmarks/population_evaluation.py --out benchmarks/results/population_evaluation.json
 	$(BIN)/python benchmarks/population_training.py --out benchmarks/results/population_training.json
 	$(BIN)/python benchmarks/kernels_cpu.py --out benchmarks/results/kernels_cpu.json
+	$(BIN)/python benchmarks/ray_overhead.py --out benchmarks/results/ray_overhead.json
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
