@@ -48,6 +48,7 @@ bench: install
 	$(BIN)/python benchmarks/calibration_intervals.py
 	$(BIN)/python benchmarks/quality_predictors.py
 	$(BIN)/python benchmarks/kernels_cpu.py --out benchmarks/results/kernels_cpu.json
+	$(BIN)/python benchmarks/ray_overhead.py --out benchmarks/results/ray_overhead.json
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

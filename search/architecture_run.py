@@ -8,17 +8,27 @@ network is kept, and tested once.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor, nn
 
 from archrank.grammar import Architecture, Derivation
 from archrank.grammar.coincidence import coinciding
 from archrank.grammar.heads import member_outputs
+from archrank.search.architecture_dispatching import finishers, train_in_batches
 from archrank.search.architecture_job import FINAL_SEEDS, ArchitectureJob, search_steps
-from archrank.search.halving import promotable, rung_steps
+from archrank.search.architecture_training import (
+    Finished,
+    TrialTimeout,
+    finished,
+    fit_network,
+    rungs_of,
+    search_seed,
+    trained,
+)
+from archrank.search.halving import promotable
 from archrank.search.phases import Shell
 from archrank.search.selection import by_cost
 from archrank.search.space_shrinking import (
@@ -33,14 +43,28 @@ from archrank.search.study import Study
 from archrank.search.trial import Trial
 from archrank.supernet.bank import Bank
 from archrank.supernet.checkpoint import load_tensors, save_tensors
-from archrank.supernet.network_training import fit, score
-from archrank.supernet.networks import build
+from archrank.supernet.network_training import score
 from archrank.supernet.relatives import KEPT, Relatives
-from archrank.supernet.training import NonFiniteLoss, TrainPlan
+from archrank.supernet.training import NonFiniteLoss
+
+if TYPE_CHECKING:
+    from archrank.search.ray.cluster import Cluster
 
 __all__ = ["ArchitecturePhases", "network_of"]
 
-WEIGHT_DECAY = 0.01
+
+IN_TURN = (
+    "each candidate starts from the weights that the one before left in the bank, so the search stays in this process; "
+    "finalists are trained on the workers. --evaluate train trains all of them there"
+)
+SHRINKING = (
+    "a space of ensembles shrinks while it is searched, so the search stays in this process (--shrink-rounds 0: on the "
+    "workers); finalists are trained on the workers"
+)
+RUNGS = (
+    "the first rung trains on the workers; who goes up a rung is decided and trained in this process once all have "
+    "been on it (--reduction 1: every candidate trains to the end, on the workers)"
+)
 
 
 def network_of(run: Path, trial: int) -> Path:
@@ -48,22 +72,17 @@ def network_of(run: Path, trial: int) -> Path:
     return run / "networks" / f"{trial}.safetensors"
 
 
-class TrialTimeout(RuntimeError):
-    """A training that takes longer than --trial-timeout."""
-
-
 class ArchitecturePhases(Shell):
     """One pass over the phases."""
 
-    def __init__(self, job: ArchitectureJob, path: Path) -> None:
-        super().__init__(job, path, job.header())
+    def __init__(self, job: ArchitectureJob, path: Path, cluster: Cluster | None = None) -> None:
+        super().__init__(job, path, job.header(), cluster)
         self.job = job
         self.study = self._study()
         self.bank = Bank(job.space)
         self.relatives = Relatives()
         self.included = 0
-        halving = job.config.evaluate == "train" and job.config.reduction > 1
-        self.rungs = rung_steps(job.train_steps, job.config.reduction) if halving else [job.train_steps]
+        self.rungs = rungs_of(job)
         self.saved = time.monotonic()
 
     def phases(self) -> None:
@@ -73,12 +92,12 @@ class ArchitecturePhases(Shell):
         try:
             self._shrink()
             self._promote()
-            self._search_all(self._evaluate, self._after)
+            self._search()
         finally:
             self._save()
         self._worst()
         chosen = by_cost(self._longest(), self.job.objectives, self.job.config.finalists)
-        self._finish_all(chosen, self._finish)
+        self._finish_chosen(chosen)
 
     # -- the bank ---------------------------------------------------------------------------------------------------
 
@@ -181,6 +200,26 @@ class ArchitecturePhases(Shell):
         else:
             self.log.event({"event": "rung", "trial": number, "rung": rung, "values": told})
 
+    def _search(self) -> None:
+        config = self.job.config
+        batched = config.evaluate == "train" and self.job.recipe is None
+        if not batched or (self.cluster is None and config.batch == 1):
+            if self.cluster is not None:
+                self.remark(IN_TURN if config.evaluate == "inherited" else SHRINKING)
+            self._search_all(self._evaluate, self._after)
+            return
+        done = len(self._inherited())
+        self.progress.phase("search", total=config.trials, unit="trials", done=done)
+        if self.cluster is not None and len(self.rungs) > 1:
+            self.remark(RUNGS)
+        train_in_batches(self.job, self.study, self, self._refused, done)
+        self._promote()
+
+    def after(self, told: int) -> None:
+        """Progress and the safe point, after each trial of a batch."""
+        self._show(told, total=self.job.config.trials)
+        self._pause()
+
     def _evaluate(self, d: Derivation) -> None:
         """One candidate: its price, and where that meets the constraints its training and score."""
         began, number = time.monotonic(), self.study.next_id - 1
@@ -214,31 +253,14 @@ class ArchitecturePhases(Shell):
         the trial's number.
         """
         config, architecture = self.job.config, self.job.architecture(d)
-        seed = config.seed + 10_000 + number
+        seed = search_seed(self.job, number)
         if config.evaluate == "train":
-            network: nn.Module = build(architecture, seed)
-            self._fit(network, steps, seed)
-            return score(network, self.job.data, "validation", config.eval_rows)
+            return trained(self.job, d.text, number, steps, self._tick(quiet=True))
         network = self.bank.build(architecture, seed=seed, parent=self.relatives.nearest(architecture))
-        self._fit(network, search_steps(self.job.train_steps), seed)
+        fit_network(self.job, network, search_steps(self.job.train_steps), seed, self._tick(quiet=True))
         self.bank.update(architecture, network)
         self.relatives.add(architecture)
         return score(network, self.job.data, "validation", config.eval_rows)
-
-    def _fit(self, network: nn.Module, steps: int, seed: int) -> None:
-        config = self.job.config
-        assert config.lr is not None
-        assert config.batch_size is not None
-        network.to(config.device)
-        plan = TrainPlan(steps, config.lr, seed=seed, weight_decay=WEIGHT_DECAY)
-        limit, began, tick = config.trial_timeout, time.monotonic(), self._tick(quiet=True)
-
-        def timed(done: int, loss: float) -> None:
-            tick(done, loss)
-            if limit is not None and time.monotonic() - began > limit:
-                raise TrialTimeout(f"still training after {limit:g} s (--trial-timeout), at step {done} of {steps}")
-
-        fit(network, self.job.data, plan, config.batch_size, timed)
 
     # -- finalists --------------------------------------------------------------------------------------------------
 
@@ -250,29 +272,35 @@ class ArchitecturePhases(Shell):
         held = {t.key for t in top}
         return top + [t for t in self._inherited() if t.key not in held]
 
-    def _finish(self, parent: Trial) -> None:
-        """Trains one finalist from scratch on each seed; its weights are on disk before its line is in the log."""
-        d, began = self.job.space.parse(parent.text), time.monotonic()
-        architecture, trial = self.job.architecture(d), self.study.next_id
-        told, test = list[dict[str, float]](), dict[str, float]()
-        for k in range(FINAL_SEEDS):
-            seed = self.job.config.seed + 1000 * (1 + k) + 500
-            network = build(architecture, seed)
-            try:
-                self._fit(network, self.job.train_steps, seed)
-            except (NonFiniteLoss, TrialTimeout) as error:
-                self.study.fail(d, str(error), stage="final", parent=parent.id, seconds=time.monotonic() - began)
+    def _finish_chosen(self, chosen: Sequence[Trial]) -> None:
+        """The finalists that are not in the log yet, here or on workers."""
+        if self.cluster is None:
+            self._finish_all(chosen, lambda parent: self._finish(parent, self._here(parent)))
+            return
+        done = {t.parent for t in self.study.trials if t.stage == "final"}
+        left = [parent for parent in chosen if parent.id not in done]
+        with finishers(self.job, self, left) as outcomes:
+            self._finish_all(chosen, lambda parent: self._finish(parent, outcomes(parent)))
+
+    def _here(self, parent: Trial) -> Iterator[Finished]:
+        return (finished(self.job, parent.text, k, self._tick(quiet=True)) for k in range(FINAL_SEEDS))
+
+    def _finish(self, parent: Trial, trainings: Iterable[Finished]) -> None:
+        """Records a finalist trained from nothing on each seed; its weights are on disk before its line is in the
+        log.
+        """
+        d, trial = self.job.space.parse(parent.text), self.study.next_id
+        architecture, each, seconds = self.job.architecture(d), list[Finished](), 0.0
+        for found in trainings:
+            seconds += found.seconds
+            if found.failed:
+                self.study.fail(d, found.failed, stage="final", parent=parent.id, seconds=seconds)
                 return
-            told.append(score(network, self.job.data, "validation"))
-            if k == 0:
-                save_tensors(network_of(self.path, trial), _tensors(network), {"text": parent.text})
-                if self.job.data.size("test"):
-                    test = score(network, self.job.data, "test")
+            each.append(found)
+        first = each[0]
+        save_tensors(network_of(self.path, trial), first.tensors, {"text": parent.text})
+        told = [found.values for found in each]
         values = {name: float(np.mean([t[name] for t in told])) for name in told[0]} | self.job.price(architecture)
-        extra: dict[str, object] = {"seeds": told} | ({"test": test} if test else {}) | self._members(architecture)
-        seconds = time.monotonic() - began
+        extra: dict[str, object] = {"seeds": told} | ({"test": first.test} if first.test else {})
+        extra |= self._members(architecture)
         self.study.tell(d, values, seconds=seconds, stage="final", parent=parent.id, extra=extra)
-
-
-def _tensors(network: nn.Module) -> dict[str, Tensor]:
-    return {name: t.detach() for name, t in network.state_dict().items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from archrank.search.base_job import BaseJob, new_parameters
 from archrank.search.errors import RunError
@@ -11,6 +12,9 @@ from archrank.search.phases import Shell
 from archrank.supernet.checkpoint import Checkpoint, load_tensors, save_tensors
 from archrank.supernet.net import Elastic
 from archrank.supernet.training import NonFiniteLoss, Tick, TrainPlan, train
+
+if TYPE_CHECKING:
+    from archrank.search.ray.cluster import Cluster
 
 __all__ = ["HEAD_FILE", "BasePhases", "Training", "load_head"]
 
@@ -31,8 +35,8 @@ def load_head(path: Path, job_base: BaseJob) -> None:
 class BasePhases(Shell):
     """A run over a base."""
 
-    def __init__(self, job: BaseJob, path: Path, header: dict[str, object]) -> None:
-        super().__init__(job, path, header)
+    def __init__(self, job: BaseJob, path: Path, header: dict[str, object], cluster: Cluster | None = None) -> None:
+        super().__init__(job, path, header, cluster)
         self._over = job
 
     def _head(self) -> None:

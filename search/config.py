@@ -11,7 +11,10 @@ from pathlib import Path
 
 from archrank.grammar import nearest, number
 
-__all__ = ["ConfigError", "RunConfig", "read_share", "read_toml", "write_toml"]
+__all__ = ["PROPOSED", "ConfigError", "RunConfig", "read_share", "read_toml", "write_toml"]
+
+PROPOSED = 16
+"""Candidates proposed at a time where a cluster evaluates them."""
 
 
 class ConfigError(ValueError):
@@ -91,7 +94,9 @@ class RunConfig:
     gradient_checkpointing: bool = _flag(
         False, "how", "recompute activations in the backward pass: less memory, more time"
     )
-    trial_timeout: float | None = _flag(None, "how", "seconds after which a candidate's training is given up as failed")
+    trial_timeout: float | None = _flag(
+        None, "how", "seconds after which a candidate's training is failed, and a silent worker of --ray replaced"
+    )
     seed: int = _flag(0, "how", "of every random choice")
     out: str | None = _flag(None, "where", "run folder (default: the next free runs/N)")
     storage: str | None = _flag(None, "where", "Optuna storage URL that finished trials are copied to")
@@ -104,6 +109,23 @@ class RunConfig:
         "where",
         "of the base while candidates are priced (default: bf16 where the CPU has AMX and the base is not tiny)",
         ("fp32", "bf16"),
+    )
+    processes: int = _flag(
+        1, "where", "processes of this machine that train a rank supernet together, one a GPU with --device cuda"
+    )
+    ray: str | None = _flag(
+        None, "where", "auto (starts a cluster where none runs) or HOST:PORT of a Ray cluster that evaluates candidates"
+    )
+    workers: int | None = _flag(None, "where", "with --ray: processes that evaluate (default: as many as fit)")
+    worker_cpus: float = _flag(1.0, "where", "CPUs of a worker; fractions share one")
+    worker_gpus: float | None = _flag(
+        None, "where", "GPUs of a worker; fractions share one (default: 1 with --device cuda, else 0)"
+    )
+    propose: int | None = _flag(
+        None, "where", "candidates proposed at a time, for any number of workers (default: 1; with --ray 16)"
+    )
+    asynchronous: bool = _flag(
+        False, "where", "with --ray: propose whenever a worker is free; faster, and no two runs alike"
     )
     save_minutes: float = _flag(5.0, "where", "training time that a crash may cost")
     max_hours: float | None = _flag(None, "where", "stop, resumable, after this long")
@@ -121,6 +143,19 @@ class RunConfig:
             raise ConfigError(f"--trial-timeout {self.trial_timeout}: must be above 0")
         if self.save_minutes <= 0:
             raise ConfigError(f"--save-minutes {self.save_minutes}: must be above 0")
+        if self.ray is None:
+            for name in ("workers", "worker_gpus", "asynchronous"):
+                if getattr(self, name):
+                    raise ConfigError(
+                        f"--{name.replace('_', '-')} is for runs on a cluster: add --ray auto, or leave it out"
+                    )
+        if self.race == "on" and self.batch > 1:
+            raise ConfigError(
+                "--race on: a candidate is stopped by those before it, so one is proposed at a time; leave out --race "
+                f"or {'--ray' if self.ray else '--propose'}"
+            )
+        if not 0 < self.worker_cpus < float("inf"):
+            raise ConfigError(f"--worker-cpus {self.worker_cpus}: must be above 0")
         for f in fields(self):
             choices = f.metadata.get("choices", ())
             value = getattr(self, f.name)
@@ -128,6 +163,18 @@ class RunConfig:
                 near = nearest(str(value), list(choices))
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ConfigError(f"--{f.name.replace('_', '-')} {value}: must be one of {', '.join(choices)}{hint}")
+
+    @property
+    def batch(self) -> int:
+        """Candidates proposed at a time. Never a function of the number of workers: their number must not change what
+        is found.
+        """
+        return self.propose or (1 if self.ray is None else PROPOSED)
+
+    @property
+    def gpus_of_a_worker(self) -> float:
+        """Fractions share one."""
+        return (1.0 if self.device.startswith("cuda") else 0.0) if self.worker_gpus is None else self.worker_gpus
 
     def with_defaults(self, given: Mapping[str, object]) -> RunConfig:
         """A copy with the fields of `given` filled in where they are None here."""
@@ -151,6 +198,10 @@ _AT_LEAST: dict[str, float] = {
     "threads": 1,
     "seed": 0,
     "max_hours": 0,
+    "processes": 1,
+    "workers": 1,
+    "worker_gpus": 0,
+    "propose": 1,
 }
 
 

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from archrank.grammar import Derivation
 from archrank.search import summary
@@ -23,6 +23,11 @@ from archrank.search.storage import Log, StorageError, write_atomic
 from archrank.search.strategies.cross_entropy import learned
 from archrank.search.study import Study
 from archrank.search.trial import Trial
+
+if TYPE_CHECKING:
+    from archrank.search.ray.cluster import Cluster
+
+SHOWN_EVERY = 0.2  # seconds: a front's volume takes longer than many an evaluation
 
 __all__ = ["AnyJob", "Shell"]
 
@@ -53,10 +58,12 @@ class Shell(ABC):
     study: Study
     scale: Scale | None = None
 
-    def __init__(self, job: AnyJob, path: Path, header: dict[str, object]) -> None:
+    def __init__(self, job: AnyJob, path: Path, header: dict[str, object], cluster: Cluster | None = None) -> None:
+        self.cluster = cluster
         self.path = path
         self._asked = job
         self.log = Log.open(path / "trials.jsonl", header)
+        self._shown = 0.0
         self.started = time.monotonic()
         self.before = sum(float(str(e.get("seconds", 0))) for e in self.log.events if e.get("event") == "session")
 
@@ -122,7 +129,7 @@ class Shell(ABC):
                 self.progress.note(f"every candidate of the space is priced after {n} trials")
                 break
             evaluate(asked[0])
-            self._show(n + 1)
+            self._show(n + 1, wanted)
             if after:
                 after()
             self._pause()
@@ -173,7 +180,20 @@ class Shell(ABC):
         if limit is not None and self.before + time.monotonic() - self.started > 3600 * limit:
             raise Interrupted(75, f"stopped after --max-hours {limit}")
 
-    def _show(self, done: int) -> None:
+    def remark(self, text: str) -> None:
+        """A line for the user."""
+        self.progress.note(text)
+
+    def pause(self) -> None:
+        """The safe point, for what runs inside a phase."""
+        self._pause()
+
+    def _show(self, done: int, total: int | None = None) -> None:
+        """Progress; `total`: of a phase so fast that not every step is worth showing."""
+        now = time.monotonic()
+        if total is not None and done < total and now - self._shown < SHOWN_EVERY:
+            return
+        self._shown = now
         points = [t for t in self.study.trials if t.state == "done" and not t.raced]
         quality = self._asked.objectives[0]
         best = min((t.values[quality.name] for t in points), key=lambda v: v * quality.sign, default=None)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,29 +24,32 @@ from archrank.search.architecture_job import ArchitectureJob, prepare_architectu
 from archrank.search.architecture_run import ArchitecturePhases
 from archrank.search.base_phases import BasePhases
 from archrank.search.config import ConfigError, RunConfig, read_share, read_toml, write_toml
+from archrank.search.dispatching import search_in_batches
 from archrank.search.encoder_job import EncoderJob, prepare_encoders
 from archrank.search.encoder_run import EncoderPhases
 from archrank.search.ensemble_job import EnsembleJob, prepare_ensembles
 from archrank.search.ensemble_run import EnsemblePhases
-from archrank.search.errors import RunError
 from archrank.search.job import Job, prepare
 from archrank.search.pareto import Scale
 from archrank.search.phases import Shell
+from archrank.search.place import address_of, check_place, cluster_of, elsewhere
 from archrank.search.planning import fitted
 from archrank.search.racing import MEASURED, Rivals, Scorer
 from archrank.search.results import Run, open_run
 from archrank.search.storage import RunLock, write_atomic
 from archrank.search.strata import Strata
 from archrank.search.study import Study
+from archrank.search.supernet_training import launch, make_nested
 from archrank.search.traced import Points, densest, net_of
 from archrank.search.traced import points as traced_points
 from archrank.search.tuning import Tuned, load_tuned, tune_together
 from archrank.search.verdict import compared, rows_of, within_share
-from archrank.supernet.adapters.lora import LoRA
 from archrank.supernet.checkpoint import Checkpoint, adapter_tensors, load_adapters, load_tensors, save_tensors
 from archrank.supernet.net import Elastic
-from archrank.supernet.rounding import to_allowed
 from archrank.supernet.training import NonFiniteLoss, Tick, TrainPlan, train
+
+if TYPE_CHECKING:
+    from archrank.search.ray.cluster import Cluster
 
 __all__ = ["resume", "start"]
 
@@ -61,25 +65,42 @@ def start(config: RunConfig) -> Run:
         )
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path}: is a file; choose a folder")
-    job = prepared(config)
+    space = _space(config)
+    address = address_of(config)
+    job = _prepared(config, space)
     if isinstance(job, Job):
         fit, changed = fitted(job)
         if changed:
             job = prepare(fit)
             job = replace(job, warnings=(*job.warnings, changed))
+    with cluster_of(config, address) as cluster:
+        return _run(job, path, cluster)
+
+
+def _run(job: AnyJobKind, path: Path, cluster: Cluster | None) -> Run:
     path.mkdir(parents=True, exist_ok=True)
     with RunLock(path):
         # the copy first: a folder with a config.toml can be resumed, whatever happens next
         write_atomic(path / "space.lark", job.space.text.encode())
         write_atomic(path / "config.toml", write_toml(replace(job.config, out=None)).encode())
-        return _begun(job, path).all()
+        return _begun(job, path, cluster).all()
 
 
 def prepared(config: RunConfig) -> AnyJobKind:
     """Everything loaded and checked, for the kind of space that is asked for."""
+    return _prepared(config, _space(config))
+
+
+def _space(config: RunConfig) -> grammar.Space:
+    """The space, and that the run may be where it is asked to be: no model is loaded before."""
     for file in config.ops:
         ops.load_file(file)
     space = grammar.load(config.space)
+    check_place(config, space)
+    return space
+
+
+def _prepared(config: RunConfig, space: grammar.Space) -> AnyJobKind:
     if space.is_layer_space:
         return prepare_ensembles(config) if space.has_split else prepare_encoders(config)
     if space.is_architecture_space:
@@ -87,22 +108,26 @@ def prepared(config: RunConfig) -> AnyJobKind:
     return prepare(config)
 
 
-def _begun(job: AnyJobKind, path: Path) -> Shell:
+def _begun(job: AnyJobKind, path: Path, cluster: Cluster | None) -> Shell:
     if isinstance(job, EnsembleJob):
         return EnsemblePhases(job, path)
     if isinstance(job, EncoderJob):
         return EncoderPhases(job, path)
-    return _Phases(job, path) if isinstance(job, Job) else ArchitecturePhases(job, path)
+    return _Phases(job, path, cluster) if isinstance(job, Job) else ArchitecturePhases(job, path, cluster)
 
 
-def resume(path: str | Path) -> Run:
-    """Goes on in a run's folder; a finished run is only read."""
+def resume(path: str | Path, *, ray: str | None = None, workers: int | None = None) -> Run:
+    """Goes on in a run's folder; a finished run is only read.
+
+    ray, workers: another cluster than before (`none`: this process), which finds the same where the run is in step.
+    """
     folder = Path(path)
     if not (folder / "config.toml").exists():
         raise ConfigError(f"{folder}: no run there (no config.toml); start one with `search run SPACE --out {folder}`")
     with RunLock(folder):
         values = read_toml(folder / "config.toml")
-        config = RunConfig(**{**values, "space": str(folder / "space.lark"), "out": str(folder)})  # type: ignore[arg-type]
+        places: dict[str, object] = {"space": str(folder / "space.lark"), "out": str(folder)}
+        config = RunConfig(**elsewhere({**values, **places}, ray, workers))  # type: ignore[arg-type]
         if (folder / "trials.jsonl").exists():
             done = open_run(folder)
             if done.kind == "function":
@@ -112,7 +137,11 @@ def resume(path: str | Path) -> Run:
                 )
             if done.finished:
                 return done
-        return _begun(prepared(config), folder).all()
+        space = _space(config)
+        address = address_of(config)
+        job = _prepared(config, space)
+        with cluster_of(config, address) as cluster:
+            return _begun(job, folder, cluster).all()
 
 
 def _free_folder(root: Path) -> Path:
@@ -123,8 +152,8 @@ def _free_folder(root: Path) -> Path:
 class _Phases(BasePhases):
     """One pass over the phases of a rank search."""
 
-    def __init__(self, job: Job, path: Path) -> None:
-        super().__init__(job, path, summary.header(job))
+    def __init__(self, job: Job, path: Path, cluster: Cluster | None = None) -> None:
+        super().__init__(job, path, summary.header(job), cluster)
         self.job = job
         space, config = job.space, job.config
         self.strata = Strata(space, candidates.budget_edges(space, job.net.shapes))
@@ -142,7 +171,7 @@ class _Phases(BasePhases):
         else:
             self._supernet()
             self._reference()
-            self._search_all(self._evaluate)
+            self._search()
         self._rerank()
         self._finalists()
 
@@ -152,10 +181,14 @@ class _Phases(BasePhases):
         file = self.path / "supernet.safetensors"
         net = self.job.net
         if not file.exists():
-            seconds = self._train("supernet", net, self._chain_steps, self.job.config.seed, policy=True)
-            if not self.job.policy.nested:
-                self._make_nested()
-            save_tensors(file, adapter_tensors(net.items()), {"r_max": net.r_max})
+            if (processes := self.job.config.processes) > 1:
+                began = time.monotonic()
+                launch(self.path, processes, self._pause)
+                seconds = time.monotonic() - began
+            else:
+                seconds = self._train("supernet", net, self._chain_steps, self.job.config.seed, policy=True)
+                make_nested(self.job)
+                save_tensors(file, adapter_tensors(net.items()), {"r_max": net.r_max})
             self.log.event({"event": "phase", "name": "supernet", "seconds": round(seconds, 3)})
             self._checkpoint("supernet").clear()
         load_adapters(net.items(), load_tensors(file)[0])
@@ -164,23 +197,6 @@ class _Phases(BasePhases):
     @property
     def _chain_steps(self) -> int:
         return round(self.job.policy.runs * self.job.train_steps)
-
-    def _make_nested(self) -> None:
-        """What the policy keeps, in canonical form: its prefixes are the best approximations of each rank."""
-        net, policy, config = self.job.net, self.job.policy, self.job.config
-        policy.observe(net, [self.job.batches(config.seed)(step)[0] for step in range(4)])
-        kept = policy.factors(net)
-        if not kept:
-            raise RunError(
-                f"gate collapse: policy {config.policy} has set every gate to 0: nothing is left to search in; a "
-                "smaller --lr or more --train-steps is the remedy"
-            )
-        whole = {name: adapter.rank for name, adapter in net.items()}
-        for name, (A, B) in to_allowed(kept, net.shapes, [max(whole.values())], config.seed).items():
-            adapter = net.adapters[net.names.index(name)]
-            assert isinstance(adapter, LoRA)
-            adapter.A.data.copy_(A)
-            adapter.B.data.copy_(B / adapter.scale)
 
     def _trace(self) -> None:
         """One chain, read on the way; its last weights are kept as the supernet's."""
@@ -239,6 +255,19 @@ class _Phases(BasePhases):
             saved = {"event": "reference", "values": worst, "floor": floor, "base": base, "r_max": largest}
             self.log.event(saved)
         self.scale = Scale.from_json(self.job.objectives, saved)
+
+    def _search(self) -> None:
+        """One candidate after the other; in batches where several are proposed at a time."""
+        config, done = self.job.config, len(self._inherited())
+        if self.cluster is None and config.batch == 1:
+            self._search_all(self._evaluate)
+            return
+        self.progress.phase("search", total=config.trials, unit="trials", done=done)
+        search_in_batches(self.job, self.study, self, self._refused, self._after, done)
+
+    def _after(self, told: int) -> None:
+        self._show(told, total=self.job.config.trials)
+        self._pause()
 
     def _evaluate(self, derivation: grammar.Derivation) -> None:
         """One candidate: its price, and where that meets the constraints its inherited values; a hopeless one is

@@ -18,7 +18,7 @@ from archrank.grammar import EmptySpaceError
 from archrank.search import strategies
 from archrank.search.objective import Objective
 from archrank.search.strategies.base import Strategy, StrategyError
-from archrank.search.trial import Trial
+from archrank.search.trial import PENDING, Trial
 
 if TYPE_CHECKING:
     from archrank.grammar import Derivation, Space
@@ -99,10 +99,14 @@ class Stratified:
             else factory(part, objectives, int(np.random.SeedSequence([seed, i]).generate_state(1)[0]))
             for i, part in enumerate(strata.spaces)
         ]
+        self._held: list[Trial] = []
+        self._groups: list[list[Trial]] = [[] for _ in strata.spaces]
+        self._where: list[tuple[int, int]] = []  # of each trial held: its stratum, its place there
+        self._pending: set[int] = set()
 
     def ask(self, history: Sequence[Trial], n: int) -> list[Derivation]:
         """At most `n`; a stratum that finds nothing new leaves its turn to the others."""
-        groups = self._strata.groups(history)
+        groups = self._grouped(history)
         most = {i: n for i, part in enumerate(self._parts) if part is not None}
         while True:
             turns = _turns([len(g) for g in groups], most, n)
@@ -113,6 +117,28 @@ class Stratified:
             if not short:
                 return [found[i].pop(0) for i in turns]
             most |= short
+
+    def _grouped(self, history: Sequence[Trial]) -> list[list[Trial]]:
+        """The history by stratum; what was grouped before stays, so that the price of a proposal does not grow."""
+        k = len(self._held)
+        for i in [i for i in self._pending if i < len(history)]:  # a pending trial comes to be a finished one
+            old, new = self._held[i], history[i]
+            if new is not old and new.key == old.key:
+                stratum, place = self._where[i]
+                self._held[i] = self._groups[stratum][place] = new
+                if new.state != PENDING:
+                    self._pending.discard(i)
+        if len(history) < k or list(history[:k]) != self._held:
+            self._held, self._where, self._pending, k = [], [], set(), 0
+            self._groups = [[] for _ in self._groups]
+        for i, trial in enumerate(history[k:], k):
+            stratum = self._strata.place(trial)
+            self._where.append((stratum, len(self._groups[stratum])))
+            self._groups[stratum].append(trial)
+            self._held.append(trial)
+            if trial.state == PENDING:
+                self._pending.add(i)
+        return self._groups
 
 
 def _turns(counts: list[int], most: dict[int, int], n: int) -> list[int]:

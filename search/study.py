@@ -168,9 +168,35 @@ class Study:
         stage: str = "inherited",
         parent: int | None = None,
         seconds: float = 0.0,
+        extra: Mapping[str, object] | None = None,
     ) -> Trial:
         """Records that nothing could be measured; the candidate is not proposed again."""
-        return self._record(derivation, {}, stage, "failed", seconds, reason, parent, {})
+        return self._record(derivation, {}, stage, "failed", seconds, reason, parent, extra or {})
+
+    def knows(self, derivation: Derivation, stage: str = "inherited") -> bool:
+        """Whether the candidate has a trial of this stage."""
+        return (derivation.key, stage) in self._told
+
+    def id_of(self, derivation: Derivation) -> int:
+        """The id under which a candidate was first asked or told; StudyError where it was neither."""
+        first = self._first.get(derivation.key)
+        if first is None:
+            raise StudyError(f"{derivation.text:.80}: neither asked nor told")
+        return first.id
+
+    def expect(self, derivation: Derivation, number: int) -> None:
+        """A candidate that an earlier process asked for under this id counts as asked here too."""
+        if derivation.key not in self._first:
+            self._remember(Trial(number, derivation.text, derivation.key, {}, state=PENDING))
+            self._next = max(self._next, number + 1)
+
+    def adopt(self, trials: Sequence[Trial]) -> None:
+        """Takes in trials that an earlier process told, but for those that are here already."""
+        for trial in map(self._keyed, trials):
+            if (trial.key, trial.stage) not in self._told:
+                if self.log is not None:
+                    self.log.append(trial)
+                self._take(trial)
 
     def _record(
         self,

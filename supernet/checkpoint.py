@@ -78,7 +78,7 @@ class Checkpoint:
         tensors: dict[str, Tensor] = {}
         for i, p in enumerate(parameters):
             tensors[f"p{i}"] = p
-            for key, value in optimizer.state[p].items():
+            for key, value in optimizer.state.get(p, {}).items():
                 tensors[f"p{i}.{key}"] = value
         tensors |= {f"extra.{key}": value for key, value in (extra or {}).items()}
         save_tensors(self.path, tensors, {"purpose": self.purpose, "step": step, "seconds": seconds})

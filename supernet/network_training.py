@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from archrank.grammar import Architecture
+from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.data import TaskData, order
 from archrank.supernet.networks import Network
 from archrank.supernet.shared_trunk import diversity, members_loss
@@ -22,11 +23,19 @@ EVALUATION_BYTES = 64 * 2**20  # of the values that are held at once
 Tick = Callable[[int, float], None]
 
 
-def fit(model: nn.Module, data: TaskData, plan: TrainPlan, batch_size: int, tick: Tick | None = None) -> None:
+def fit(
+    model: nn.Module,
+    data: TaskData,
+    plan: TrainPlan,
+    batch_size: int,
+    tick: Tick | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> None:
     """Trains all parameters in place by AdamW on cross-entropy, of an ensemble the sum over its members; the rows and
     the dropout of step t are functions of (plan.seed, t) alone.
 
-    Raises NonFiniteLoss; whatever `tick(steps done, loss)` raises passes through.
+    checkpoint: where it goes on from and what it keeps now and then, running statistics included. Raises NonFiniteLoss;
+    whatever `tick(steps done, loss)` raises passes through.
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
@@ -40,7 +49,8 @@ def fit(model: nn.Module, data: TaskData, plan: TrainPlan, batch_size: int, tick
         return loss.detach()
 
     model.train()
-    descend(trained, plan, gradient, tick=tick)
+    statistics = {f"buffer {name}": value for name, value in model.named_buffers()}
+    descend(trained, plan, gradient, extra=statistics, checkpoint=checkpoint, tick=tick)
     model.eval()
 
 
