@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from archrank.grammar import Derivation
 from archrank.search.architecture_job import FINAL_SEEDS, ArchitectureJob
 from archrank.search.architecture_training import Finished, TrialTimeout, rungs_of, trained
-from archrank.search.dispatch import Done, Here, Search
+from archrank.search.dispatch import Done, Evaluator, Here, Search
 from archrank.search.expression import Constraint
 from archrank.search.study import Study
 from archrank.search.trial import Trial
@@ -21,7 +21,9 @@ from archrank.supernet.training import NonFiniteLoss
 if TYPE_CHECKING:
     from archrank.search.ray.cluster import Cluster
 
-__all__ = ["finishers", "train_in_batches"]
+__all__ = ["finishers", "in_order", "train_in_batches", "trainers"]
+
+FAILURES = (NonFiniteLoss, TrialTimeout)
 
 
 class Host(Protocol):
@@ -63,7 +65,7 @@ def train_in_batches(
 
     search = Search(
         study,
-        Here(train, failures=(NonFiniteLoss, TrialTimeout)),
+        Here(train, failures=FAILURES),
         price,
         job.constraints,
         config.trials,
@@ -80,6 +82,31 @@ def train_in_batches(
         train_on_tune(job, search, host.cluster, host.path / "tune", host)
     if search.exhausted:
         host.remark(f"every candidate of the space is priced after {search.told} trials")
+
+
+@contextmanager
+def trainers(job: ArchitectureJob, host: Host) -> Iterator[Evaluator]:
+    """Trains (sentence, number, steps) from nothing, here or on workers."""
+    if host.cluster is None:
+
+        def train(item: tuple[str, int, int]) -> dict[str, float]:
+            return trained(job, *item, lambda done, loss: host.pause())
+
+        yield Here(train, FAILURES)
+        return
+    from archrank.search.ray.training import trainer_of
+
+    with trainer_of(host.cluster, job, host) as evaluator:
+        yield evaluator
+
+
+def in_order(chosen: Sequence[Trial], evaluator: Evaluator) -> Iterator[tuple[Trial, Done]]:
+    """What comes of trainings submitted under the trials' ids, in the order of the trials."""
+    told: dict[Hashable, Done] = {}
+    for trial in chosen:
+        while trial.id not in told:
+            told.update((done.key, done) for done in evaluator.collect())
+        yield trial, told.pop(trial.id)
 
 
 @contextmanager

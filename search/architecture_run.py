@@ -17,7 +17,7 @@ import numpy as np
 from archrank.grammar import Architecture, Derivation
 from archrank.grammar.coincidence import coinciding
 from archrank.grammar.heads import member_outputs
-from archrank.search.architecture_dispatching import finishers, train_in_batches
+from archrank.search.architecture_dispatching import finishers, in_order, train_in_batches, trainers
 from archrank.search.architecture_job import FINAL_SEEDS, ArchitectureJob, search_steps
 from archrank.search.architecture_training import (
     Finished,
@@ -28,7 +28,7 @@ from archrank.search.architecture_training import (
     search_seed,
     trained,
 )
-from archrank.search.halving import promotable
+from archrank.search.halving import all_promotable, promotable
 from archrank.search.phases import Shell
 from archrank.search.selection import by_cost
 from archrank.search.space_shrinking import (
@@ -61,10 +61,6 @@ SHRINKING = (
     "a space of ensembles shrinks while it is searched, so the search stays in this process (--shrink-rounds 0: on the "
     "workers); finalists are trained on the workers"
 )
-RUNGS = (
-    "the first rung trains on the workers; who goes up a rung is decided and trained in this process once all have "
-    "been on it (--reduction 1: every candidate trains to the end, on the workers)"
-)
 
 
 def network_of(run: Path, trial: int) -> Path:
@@ -90,8 +86,6 @@ class ArchitecturePhases(Shell):
         if self.job.config.evaluate == "inherited":
             self._restore()
         try:
-            self._shrink()
-            self._promote()
             self._search()
         finally:
             self._save()
@@ -180,40 +174,66 @@ class ArchitecturePhases(Shell):
         return rungs
 
     def _trained_longer(self, number: int, rung: int) -> None:
-        """Trains a candidate anew for a rung's steps; the last rung leaves a trial, the others a line in the log."""
-        trial = next(t for t in self._inherited() if t.id == number)
-        d, began = self.job.space.parse(trial.text), time.monotonic()
-        last = rung == len(self.rungs) - 1
+        """Trains a candidate anew for a rung's steps."""
+        trial, began = next(t for t in self._inherited() if t.id == number), time.monotonic()
         try:
-            told = self._trained(d, number, self.rungs[rung]) | self.job.price(self.job.architecture(d))
+            told = self._trained(self.job.space.parse(trial.text), number, self.rungs[rung])
         except (NonFiniteLoss, TrialTimeout) as error:
-            if last:
-                seconds = time.monotonic() - began
-                self.study.fail(d, str(error), stage="reranked", parent=number, seconds=seconds)
-            else:
-                self.log.event({"event": "rung", "trial": number, "rung": rung, "values": {}})
-            return
-        if last:
-            extra = {"steps": self.rungs[rung]}
-            seconds = time.monotonic() - began
-            self.study.tell(d, told, stage="reranked", parent=number, seconds=seconds, extra=extra)
+            self._keep(trial, rung, None, str(error), time.monotonic() - began)
         else:
-            self.log.event({"event": "rung", "trial": number, "rung": rung, "values": told})
+            self._keep(trial, rung, told, None, time.monotonic() - began)
+
+    def _keep(
+        self, trial: Trial, rung: int, told: Mapping[str, float] | None, reason: str | None, seconds: float
+    ) -> None:
+        """The last rung leaves a trial, the others a line in the log."""
+        d, last = self.job.space.parse(trial.text), rung == len(self.rungs) - 1
+        values = {} if told is None else {**told, **self.job.price(self.job.architecture(d))}
+        if not last:
+            self.log.event({"event": "rung", "trial": trial.id, "rung": rung, "values": values})
+        elif told is None:
+            self.study.fail(d, reason or "no reason given", stage="reranked", parent=trial.id, seconds=seconds)
+        else:
+            extra = {"steps": self.rungs[rung]}
+            self.study.tell(d, values, stage="reranked", parent=trial.id, seconds=seconds, extra=extra)
+
+    @property
+    def _batched(self) -> bool:
+        """Whether a batch is trained before any of it is told, on workers or as `--propose` asks."""
+        config = self.job.config
+        independent = config.evaluate == "train" and self.job.recipe is None
+        return independent and (self.cluster is not None or config.batch > 1)
 
     def _search(self) -> None:
         config = self.job.config
-        batched = config.evaluate == "train" and self.job.recipe is None
-        if not batched or (self.cluster is None and config.batch == 1):
-            if self.cluster is not None:
-                self.remark(IN_TURN if config.evaluate == "inherited" else SHRINKING)
-            self._search_all(self._evaluate, self._after)
+        if self._batched:
+            done = len(self._inherited())
+            self.progress.phase("search", total=config.trials, unit="trials", done=done)
+            train_in_batches(self.job, self.study, self, self._refused, done)
+            self._climb()
             return
-        done = len(self._inherited())
-        self.progress.phase("search", total=config.trials, unit="trials", done=done)
-        if self.cluster is not None and len(self.rungs) > 1:
-            self.remark(RUNGS)
-        train_in_batches(self.job, self.study, self, self._refused, done)
+        if self.cluster is not None:
+            self.remark(IN_TURN if config.evaluate == "inherited" else SHRINKING)
+        self._shrink()
         self._promote()
+        self._search_all(self._evaluate, self._after)
+
+    def _climb(self) -> None:
+        """Rung after rung, all who go up at a time: in step, who they are depends on no order of trainings."""
+        if len(self.rungs) < 2:
+            return
+        with trainers(self.job, self) as evaluator:
+            for rung in range(1, len(self.rungs)):
+                below, above = self._on_rungs()[rung - 1 : rung + 1]
+                up = all_promotable(below, above, self.job.objectives, self.job.config.reduction)
+                chosen = [t for t in self._inherited() if t.id in up]
+                self.progress.phase(f"rung of {self.rungs[rung]} steps", total=len(chosen), unit="candidates")
+                for trial in chosen:
+                    evaluator.submit(trial.id, (trial.text, trial.id, self.rungs[rung]))
+                for place, (trial, done) in enumerate(in_order(chosen, evaluator), 1):
+                    self._keep(trial, rung, done.values, done.reason, done.seconds)
+                    self._show(place)
+                    self._pause()
 
     def after(self, told: int) -> None:
         """Progress and the safe point, after each trial of a batch."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from archrank.search.objective import Objective, minimised
 from archrank.search.strategies.nsga2 import survivors
 
-__all__ = ["promotable", "rung_steps"]
+__all__ = ["all_promotable", "promotable", "rung_steps"]
 
 MOST_RUNGS = 4
 
@@ -41,3 +41,17 @@ def promotable(
             if ids[place] not in rungs[k + 1]:
                 return ids[place], k + 1
     return None
+
+
+def all_promotable(
+    below: Mapping[int, Mapping[str, float]],
+    above: Mapping[int, Mapping[str, float]],
+    objectives: Sequence[Objective],
+    reduction: int,
+) -> list[int]:
+    """Who goes up from a rung that nobody joins any more, best first, those left out who did already."""
+    gone, found = dict(above), list[int]()
+    while (up := promotable([below, gone], objectives, reduction)) is not None:
+        found.append(up[0])
+        gone[up[0]] = {}
+    return found

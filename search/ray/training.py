@@ -32,7 +32,7 @@ from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.data import DataError
 from archrank.supernet.training import NonFiniteLoss
 
-__all__ = ["finisher_of", "latest_checkpoint", "make_finisher", "train_on_tune"]
+__all__ = ["finisher_of", "latest_checkpoint", "make_finisher", "make_trainer", "train_on_tune", "trainer_of"]
 
 RETRIES = 2
 """Times that Tune starts a trial again, from its checkpoint, after its process was lost."""
@@ -256,6 +256,37 @@ def make_finisher(job: ArchitectureJob) -> Callable[[tuple[str, int]], Any]:
     """On a worker: (sentence, seed's number) -> what came of that training."""
     torch.set_num_threads(max(1, int(job.config.worker_cpus)))
     return lambda item: finished(job, *item)
+
+
+def make_trainer(job: ArchitectureJob) -> Callable[[tuple[str, int, int]], tuple[dict[str, float] | None, str | None]]:
+    """On a worker: (sentence, number, steps) -> (values, None), or (None, why there are none)."""
+    torch.set_num_threads(max(1, int(job.config.worker_cpus)))
+
+    def train(item: tuple[str, int, int]) -> tuple[dict[str, float] | None, str | None]:
+        try:
+            return trained(job, *item), None
+        except (NonFiniteLoss, TrialTimeout) as error:
+            return None, str(error)
+
+    return train
+
+
+class _Trainers(OnWorkers):
+    """Unpacks what `make_trainer` answers."""
+
+    def collect(self) -> list[Done]:
+        return [self._unpacked(done) for done in super().collect()]
+
+    def _unpacked(self, done: Done) -> Done:
+        values, reason = done.values or (None, done.reason)
+        return replace(done, values=values, reason=reason)
+
+
+@contextmanager
+def trainer_of(cluster: Cluster, job: ArchitectureJob, host: Host) -> Iterator[OnWorkers]:
+    """Workers that train candidates from nothing while the block lasts."""
+    with pool_of(cluster, job.config, make_trainer, (ray.put(_there(job)),), host, limit=float("inf")) as pool:
+        yield _Trainers(pool)
 
 
 @contextmanager

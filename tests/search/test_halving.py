@@ -1,6 +1,6 @@
 """Who is promoted."""
 
-from archrank.search.halving import promotable, rung_steps
+from archrank.search.halving import all_promotable, promotable, rung_steps
 from archrank.search.objective import parse_objectives
 
 TWO = parse_objectives(["loss:min", "cost:min"])
@@ -45,3 +45,10 @@ def test_by_non_dominated_rank():
 def test_who_failed_above_stays_there():
     rungs = [{i: {"accuracy": float(i)} for i in range(3)}, {2: {}}, {}]
     assert promotable(rungs, ONE, 3) is None
+
+
+def test_all_who_go_up_from_a_full_rung():
+    below = {i: {"accuracy": float(i)} for i in range(7)} | {7: {}}
+    assert all_promotable(below, {}, ONE, 3) == [6, 5]
+    assert all_promotable(below, {6: {"accuracy": 9.0}}, ONE, 3) == [5]
+    assert all_promotable(below, {6: {}, 5: {}}, ONE, 3) == []

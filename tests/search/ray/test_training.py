@@ -25,10 +25,11 @@ FLAGS = [
     "--trials",
     "4",
     "--train-steps",
-    "20",
+    "30",
     "--propose",
     "2",
 ]
+# rungs of 10 and 30 steps
 FLAGS += ["--finalists", "1", "--seed", "4", "--objective", "loss", "--objective", "params"]
 Told = list[tuple[int, str, str, dict[str, float]]]
 

@@ -1,0 +1,41 @@
+"""A rank run on workers: the trials of one process, whatever their number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import archrank as ar
+from archrank.search.cli import main
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.ray
+
+FLAGS = [
+    "run",
+    "lora_ranks",
+    "--trials",
+    "12",
+    "--train-steps",
+    "10",
+    "--finalists",
+    "0",
+    "--propose",
+    "5",
+    "--seed",
+    "3",
+]
+
+
+def told(out: Path, *more: str) -> list[tuple[int, str, str, dict[str, float], object]]:
+    assert main([*FLAGS, "--out", str(out), "--json", *more]) == 0
+    return [(t.id, t.text, t.state, dict(t.values), t.extra["asked_after"]) for t in ar.open(out).trials]
+
+
+def test_any_number_of_workers(nodes: Any, tmp_path: Path) -> None:
+    here = told(tmp_path / "here")
+    assert len(here) == 12
+    for workers in ("1", "2", "4"):
+        assert told(tmp_path / workers, "--ray", nodes.address, "--workers", workers) == here
