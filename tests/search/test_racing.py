@@ -58,7 +58,7 @@ def test_only_a_blind_strategy_is_raced_by_itself(tmp_path: Path) -> None:
         job = prepared(RunConfig(strategy=strategy, race=race, trials=8))
         (tmp_path / f"{strategy}-{race}").mkdir()
         assert isinstance(job, Job)
-        assert (_Phases(job, tmp_path / f"{strategy}-{race}")._rivals() is not None) == raced
+        assert (_Phases(job, tmp_path / f"{strategy}-{race}")._rivals is not None) == raced
 
 
 def test_what_the_log_says_of_a_stopped_candidate(runs: tuple[Run, Run]) -> None:
