@@ -10,6 +10,9 @@ Adam's moments do not survive it, so it stands between phases and never inside a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -73,7 +76,19 @@ def _parts(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor
     a, b = A.detach().double(), B.detach().double()
     if not (a.isfinite().all() and b.isfinite().all()):
         raise ValueError("the factors hold NaN or infinite values")
-    QB, RB = torch.linalg.qr(b)
-    QA, RA = torch.linalg.qr(a.T)
-    U, S, Vh = torch.linalg.svd(RB @ RA.T, full_matrices=False)
+    with _one_thread():
+        QB, RB = torch.linalg.qr(b)
+        QA, RA = torch.linalg.qr(a.T)
+        U, S, Vh = torch.linalg.svd(RB @ RA.T, full_matrices=False)
     return U, S, Vh.T, QA, QB
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """On matrices this narrow threads gain nothing, and on busy cores they wait for each other for seconds."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -19,6 +19,7 @@ import archrank as ar
 from archrank.search import storage
 from archrank.search.cli import main
 from archrank.search.job import Job
+from archrank.search.racing import Scored, Scorer
 from archrank.search.results import Run
 
 FLAGS = [
@@ -193,14 +194,14 @@ def test_a_full_disk_at_a_checkpoint(
 
 
 def test_a_candidate_whose_loss_is_no_number_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Job.score
+    right = Scorer.score
     calls = iter(range(10_000))
 
-    def score(self: Job, net: Any, split: str, ranks: Any = None) -> dict[str, float]:
-        values = right(self, net, split, ranks)
-        return {**values, "loss": float("nan")} if ranks is not None and next(calls) == 4 else values
+    def score(self: Scorer, ranks: Any, hopeless: Any = None) -> Scored:
+        found = right(self, ranks, hopeless)
+        return replace(found, values={**found.values, "loss": float("nan")}) if next(calls) == 4 else found
 
-    monkeypatch.setattr(Job, "score", score)
+    monkeypatch.setattr(Scorer, "score", score)
     out = tmp_path / "r"
     run = ar.run("lora_ranks", out=out, trials=8, train_steps=4, finalists=1)
     failed = [t for t in run.trials if t.state == "failed"]
