@@ -11,7 +11,7 @@ import archrank as ar
 from archrank.search.cli import main
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 FLAGS = [
     "run",
