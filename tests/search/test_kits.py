@@ -76,7 +76,7 @@ def kit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
+@pytest.mark.parametrize("runtime", ["torch", pytest.param("onnxruntime", marks=pytest.mark.slow)])
 def test_there_and_back(runtime: str, kit: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads((kit / "kit.json").read_text(encoding="utf-8"))
     assert (told["space"], told["batch"], told["dtype"], len(told["networks"])) == ("einspace", 2, "fp32", 3)

@@ -111,7 +111,7 @@ def test_an_extracted_module_has_the_logged_loss(run: Run, stage: str) -> None:
     assert sub.adapter_params == trial.values["adapter_params"]
 
 
-@pytest.mark.parametrize("form", ["peft", "uniform", "merged", "onnx"])
+@pytest.mark.parametrize("form", ["peft", "uniform", "merged", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_extract_reloads_and_compares(run: Run, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / form
     assert main(["extract", str(run.path), "--pick", "best:loss", "--as", form, "--out", str(out), "--json"]) == 0

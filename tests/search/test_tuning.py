@@ -10,6 +10,7 @@ import archrank as ar
 from archrank.search.job import Job
 
 
+@pytest.mark.slow
 def test_in_one_pass_and_one_after_the_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = []
     for at_once in (True, False):

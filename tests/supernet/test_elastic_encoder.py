@@ -149,9 +149,7 @@ def test_bad_input_is_told(tiny: Make) -> None:
     assert transformers.BertForSequenceClassification is type(net.base)
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=pytest.mark.slow if k in ("roberta", "distilbert") else ()) for k in KINDS]
-)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow if k != "vit" else ()) for k in KINDS])
 def test_onnx_and_the_adapter_answer_as_the_module(tiny: Make, kind: str, tmp_path: Path) -> None:
     runtime = pytest.importorskip("onnxruntime")
     import peft

@@ -205,7 +205,7 @@ def test_the_trunk_is_held_and_run_once(tiny: Make, kind: str, split: int) -> No
     assert (evaluator.forwards, len(seen)) == (1, 1 if split else 3)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=pytest.mark.slow if k == "bert" else ()) for k in KINDS])
 def test_a_folder_and_onnx_hold_the_trunk_once_and_answer_the_same(tiny: Make, kind: str, tmp_path: Path) -> None:
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     net, data = net_of(tiny, kind), inputs_of(kind)
