@@ -18,8 +18,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/search run spaces/lora_ranks.lark --hw a100
 
+# two processes of one thread each: threads of two processes would wait for each other
 test: install
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not gpu"
 
 slow: install minilm
 	$(BIN)/python -m pytest -m slow --timeout 3600

@@ -165,10 +165,10 @@ def test_one_architecture_in_many_sentences_has_nothing_to_vary() -> None:
         '//@ input = 3x8x8\n//@ max size = 400\nstart: m\nm: "seq" "(" m "," m ")" -> seq //@ p = 0.4\n | "id" -> id\n'
     )
     [d] = samples(5, 1, space)
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(ValueError, match="no other candidate was found among 2,000 sentences"):
         space.mutate(d, np.random.default_rng(0))
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_fragments() -> None:

@@ -250,7 +250,7 @@ def test_mutated_files(chunk: int, tmp_path: Path) -> None:
             begun = time.process_time()
             found = answer(data, tmp_path)
             spent = time.process_time() - begun
-            assert spent < 1, f"file {seed}: {spent:.2f} s"
+            assert spent < 3, f"file {seed}: {spent:.2f} s"
             if isinstance(found, grammar.SpaceError):
                 refused += 1
                 assert 1 <= found.line <= data.count(b"\n") + data.count(b"\r") + 2, (seed, str(found))
