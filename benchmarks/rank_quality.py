@@ -35,10 +35,11 @@ import numpy as np
 import torch
 from record import Cells, interval, write_result
 
+from archrank.search.base_phases import HEAD_STEPS
 from archrank.search.config import RunConfig
 from archrank.search.job import Job, new_parameters, prepare
 from archrank.search.pareto import hypervolume
-from archrank.search.run import HEAD_STEPS, start
+from archrank.search.run import start
 from archrank.supernet import policies
 from archrank.supernet.adapters.lora import LoRA
 from archrank.supernet.canonical_form import canonical
