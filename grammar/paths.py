@@ -8,6 +8,7 @@ the same rule at the same child share a place.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class Place:
     weights: tuple[float, ...]
 
 
-class Paths:
+class Paths(ABC):
     """What strategies need of rows: (n, places) codes."""
 
     places: tuple[Place, ...]
@@ -52,23 +53,23 @@ class Paths:
             odds[i, : len(place.weights)] = np.asarray(place.weights) / sum(place.weights)
         self._cumulative = np.cumsum(odds, axis=1)
 
+    @abstractmethod
     def encode(self, d: Derivation) -> list[int]:
         """The row of a candidate."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, row: Sequence[int]) -> Derivation | None:
         """The candidate of a row; None where it breaks the bounds."""
-        raise NotImplementedError
 
+    @abstractmethod
     def written(self, row: Sequence[int]) -> Derivation:
         """The sentence of a row as it stands, the bounds and shapes unchecked."""
-        raise NotImplementedError
 
+    @abstractmethod
     def reached(self, codes: Codes, rng: np.random.Generator | None = None) -> Codes:
         """The rows with -1 exactly at the places that they do not reach; reached places without a way draw one by the
         grammar's probabilities (without a generator: the first).
         """
-        raise NotImplementedError
 
     def fits(self, codes: Codes) -> Flags:
         """(n, places) -> (n,): whether the bounds that are cheap to check are kept."""

@@ -6,6 +6,7 @@ sentences are varied one by one by the grammar.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -46,15 +47,16 @@ class Pooled:
     graph: Callable[[int], str]
 
 
-class Pool:
+class Pool(ABC):
     """Candidates of one space, with features; `groups` numbers each feature's group."""
 
     groups: NDArray[np.int64]
 
+    @abstractmethod
     def features(self, candidates: Sequence[Derivation]) -> Array:
         """(n, f)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def evolved(
         self,
         best: Sequence[Derivation],
@@ -67,7 +69,6 @@ class Pool:
 
         best: the parents to begin with, best first; those that are not dominated have their neighbours looked at.
         """
-        raise NotImplementedError
 
 
 class RowPool(Pool):

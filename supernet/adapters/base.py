@@ -33,6 +33,7 @@ class AdapterFamily(nn.Module, ABC):
     out_features: int
     in_features: int
     rank: int
+    scale: float
 
     @abstractmethod
     def __init__(
@@ -44,7 +45,9 @@ class AdapterFamily(nn.Module, ABC):
         scale: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
+        check_rank(out_features, in_features, rank)
         super().__init__()
+        self.out_features, self.in_features, self.rank, self.scale = out_features, in_features, rank, scale
 
     @abstractmethod
     def forward(self, x: Tensor, spectrum: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
@@ -65,9 +68,10 @@ class AdapterFamily(nn.Module, ABC):
         added: Tensor = output + self(x, spectrum).to(output.dtype)
         return added
 
-    @abstractmethod
     def delta_weight(self) -> Tensor:
-        """ΔW `(out, in)` in fp32 with x ΔWᵀ = Δy(x): what merging adds to the layer's weight."""
+        """ΔW = B A `(out, in)` in fp32 with x ΔWᵀ = Δy(x): what merging adds to the layer's weight."""
+        A, B = self.lora_factors()
+        return B @ A
 
     @abstractmethod
     def sliced(self, rank: int) -> AdapterFamily:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from archrank.kernels import masked_lora, spectral_lora
-from archrank.supernet.adapters.base import AdapterFamily, check_rank
+from archrank.supernet.adapters.base import AdapterFamily
 
 __all__ = ["Hydra"]
 
@@ -33,9 +33,7 @@ class Hydra(AdapterFamily):
         scale: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        check_rank(out_features, in_features, rank)
-        super().__init__(out_features, in_features, rank)
-        self.out_features, self.in_features, self.rank, self.scale = out_features, in_features, rank, scale
+        super().__init__(out_features, in_features, rank, scale=scale)
         self.A_p, self.A_s = (
             nn.Parameter(
                 torch.empty(count, width).uniform_(-1 / math.sqrt(width), 1 / math.sqrt(width), generator=generator)
@@ -63,11 +61,6 @@ class Hydra(AdapterFamily):
         if mask is not None:
             return masked_lora(x.to(A.dtype), A, B, spectrum, mask).to(x.dtype)
         return spectral_lora(x.to(A.dtype), A, B, spectrum).to(x.dtype)
-
-    def delta_weight(self) -> Tensor:
-        """S B [A_p; A_s W]."""
-        A, B = self.lora_factors()
-        return B @ A
 
     def sliced(self, rank: int) -> Hydra:
         """The first `rank` components, copied."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from archrank.kernels import masked_lora, spectral_lora
-from archrank.supernet.adapters.base import AdapterFamily, check_rank
+from archrank.supernet.adapters.base import AdapterFamily
 
 __all__ = ["LoRA"]
 
@@ -32,9 +32,7 @@ class LoRA(AdapterFamily):
         scale: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        check_rank(out_features, in_features, rank)
-        super().__init__(out_features, in_features, rank)
-        self.out_features, self.in_features, self.rank, self.scale = out_features, in_features, rank, scale
+        super().__init__(out_features, in_features, rank, scale=scale)
         bound = 1 / math.sqrt(in_features)
         self.A = nn.Parameter(torch.empty(rank, in_features).uniform_(-bound, bound, generator=generator))
         self.B = nn.Parameter(torch.zeros(out_features, rank))
@@ -66,11 +64,6 @@ class LoRA(AdapterFamily):
             output.view(-1, self.out_features).addmm_(h.view(-1, self.rank), B.t())
             return output
         return output + linear(h, B).to(output.dtype)
-
-    def delta_weight(self) -> Tensor:
-        """S B A, `(out, in)`."""
-        A, B = self.lora_factors()
-        return B @ A
 
     def sliced(self, rank: int) -> LoRA:
         """The first `rank` components, copied."""

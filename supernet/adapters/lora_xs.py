@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from archrank.supernet.adapters.base import AdapterFamily, check_rank
+from archrank.supernet.adapters.base import AdapterFamily
 
 __all__ = ["LoRAXS"]
 
@@ -35,9 +35,7 @@ class LoRAXS(AdapterFamily):
         scale: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        check_rank(out_features, in_features, rank)
-        super().__init__(out_features, in_features, rank)
-        self.out_features, self.in_features, self.rank, self.scale = out_features, in_features, rank, scale
+        super().__init__(out_features, in_features, rank, scale=scale)
         bases = [torch.linalg.qr(torch.randn(n, rank, generator=generator))[0] for n in (in_features, out_features)]
         self.register_buffer("A", bases[0].T.contiguous())
         self.register_buffer("B", bases[1].contiguous())
@@ -74,11 +72,6 @@ class LoRAXS(AdapterFamily):
         h = linear(h if c is None else h * c, self.C)
         y: Tensor = linear(h if c is None else h * c, self.B * self.scale)
         return y.to(x.dtype)
-
-    def delta_weight(self) -> Tensor:
-        """S B C A."""
-        A, B = self.lora_factors()
-        return B @ A
 
     def sliced(self, rank: int) -> LoRAXS:
         """The leading block, copied."""
