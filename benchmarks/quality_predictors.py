@@ -33,6 +33,7 @@ from archrank import spaces, supernet
 from archrank.predictors import metrics, surrogates
 from archrank.search.config import RunConfig
 from archrank.search.job import Job, prepare
+from archrank.search.racing import Scorer
 from archrank.supernet import proxies
 from archrank.supernet.data import digits
 from archrank.supernet.training import TrainPlan, train
@@ -146,6 +147,8 @@ def embedded(seed: int) -> dict[str, Any]:
     batches = [job.batches(seed)(step)[0] for step in range(STEPS)]
     batch = job.data.batch("train", np.random.default_rng(seed).choice(job.data.size("train"), 64, replace=False))
     found: dict[str, Any] = {}
+    job.net.eval()
+    scorer = Scorer(job)
     for kind, configs in configurations(job, seed).items():
         trained = supernet.train_population(
             job.base.model, configs, batches, STEPS, [seed] * len(configs), lr=job.config.lr
@@ -154,7 +157,7 @@ def embedded(seed: int) -> dict[str, Any]:
         loss = np.array([_loss(each.module, every) for each in trained])
         told: dict[str, list[float]] = {name: [] for name in ("inherited", *proxies.available())}
         for config in configs:
-            told["inherited"].append(-job.score(job.net, "validation", config)["loss"])
+            told["inherited"].append(-scorer.score(config).values["loss"])
             for name, value in proxies.scores(job.net.sliced(config), batch).items():
                 told[name].append(value)
         taus = {name: metrics.kendall(-loss, np.asarray(values)) for name, values in told.items()}

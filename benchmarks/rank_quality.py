@@ -303,7 +303,7 @@ def main() -> None:
                 print(key, flush=True)
     job = job_for(task, 0, args.train_steps, RATES[0])
     top = 16.0 * sum(sum(s) for s in job.net.shapes.values())
-    bare = job.score(job.net, "test", {})["loss"]
+    bare = job.score(job.net.sliced({}), "test")["loss"]
     each: dict[str, list[dict[str, float]]] = {}
     for name in names:
         runs = [[cells.done.get(f"{task.name} {s} {name} {r} {args.train_steps}") for r in rates] for s in seeds]
