@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from archrank.search.bench.cells import intervals
 from archrank.search.bench.figure import COLOURS, curves, page
 from archrank.search.config import ConfigError
+from archrank.search.counts import seen_line, totals
 from archrank.search.objective import Objective, minimised
 from archrank.search.pareto import hypervolume, reference_point
 from archrank.search.results import Run, open_run
@@ -87,6 +88,7 @@ def as_json(found: Comparison) -> list[dict[str, Any]]:
                 "strategy": run.config.strategy,
                 "seed": run.config.seed,
                 "trials": len(run.trials),
+                "configurations": [asdict(s) for s in run.seen],
                 "front": len(front),
                 "best": best,
                 "hypervolume": list(curve.values())[-1] if curve else 0.0,
@@ -112,6 +114,7 @@ def text_table(found: Comparison) -> str:
         if len(of) > 1:
             mean, low, high = intervals([[list(found.curves[i].values())[-1]] for i in of])
             text.append(f"{name}: hypervolume {mean[0]:.5g} [{low[0]:.5g}, {high[0]:.5g}] over {len(of)} runs")
+    text += [f"{run.path}: {seen_line(run.seen)}" for run in found.runs]
     corner = ", ".join(f"{o.name} {o.sign * v:.4g}" for o, v in zip(found.objectives, found.corner, strict=True))
     return "\n".join([*text, f"hypervolume from {corner}"]) + "\n"
 
@@ -129,7 +132,7 @@ def write_page(path: Path, found: Comparison) -> None:
                     "x": [t.values[x.name] for t in front],
                     "y": [t.values[y.name] for t in front],
                     "text": [t.text[:120] for t in front],
-                    "name": str(run.path),
+                    "name": f"{run.path} ({totals(run.seen)})",
                     "mode": "lines+markers",
                     "line": {"shape": "hv", "color": COLOURS[i % len(COLOURS)]},
                     "type": "scatter",

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from archrank import grammar
 from archrank.grammar import ops
 from archrank.search.config import ConfigError, RunConfig, read_share, read_toml
+from archrank.search.counts import configurations_seen, seen_line
 from archrank.search.errors import NothingFeasible
 from archrank.search.expression import parse_where
 from archrank.search.objective import Objective, parse_objective
 from archrank.search.pareto import ParetoFront, Scale, latest
+from archrank.search.report.data import Seen
 from archrank.search.report.text import number
 from archrank.search.storage import Contents, read_log
 from archrank.search.tables import front_table
@@ -209,6 +211,11 @@ class Run:
 
         return verdict(self)
 
+    @property
+    def seen(self) -> list[Seen]:
+        """How many configurations each method saw, stage by stage."""
+        return configurations_seen(self)
+
     def records(self, trials: Sequence[Trial] | ParetoFront) -> list[dict[str, Any]]:
         """Trials for people to read: without the values that are the same for every candidate."""
         constants = self.header["constants"]
@@ -247,6 +254,8 @@ class Run:
         if constants:
             told = ", ".join(f"{name} {number(value)}" for name, value in constants.items())
             text += f"\nthe same for every candidate ({self.config.deploy}, {self.config.serve_dtype}): {told}\n"
+        if told := seen_line(self.seen):
+            text += f"\n{told}\n"
         return text
 
     def extract(self, trial: Trial | int) -> SubNetwork | TakenNetwork | CutNetwork | Ensemble:

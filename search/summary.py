@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from archrank.search.counts import totals
 from archrank.search.objective import KNOWN
 from archrank.search.pareto import ParetoFront
 from archrank.search.results import Run, default_form
@@ -98,8 +99,8 @@ def verdict(run: Run) -> str:
     largest = float(run.event("reference").get("r_max", {}).get("adapter_params", 0))
     share = f" ({knee.values['adapter_params'] / largest:.0%} of a uniform r_max)" if largest else ""
     return (
-        f"{len(front)} point{'s' if len(front) > 1 else ''} ({', '.join(stages)} values): "
-        f"best {quality} {best.values[quality]:.3g} with "
+        f"{len(front)} point{'s' if len(front) > 1 else ''} ({', '.join(stages)} values; "
+        f"configurations seen: {totals(run.seen)}): best {quality} {best.values[quality]:.3g} with "
         f"{best.values['adapter_params']:,.0f} adapter parameters; the knee "
         f"has {quality} {knee.values[quality]:.3g} with "
         f"{knee.values['adapter_params']:,.0f}{share}."
@@ -110,7 +111,7 @@ def _networks_verdict(run: Run, front: ParetoFront, how: str) -> str:
     """Trained and inherited values apart: they are not comparable."""
     quality = run.objectives[0]
     final = [t for t in front if t.stage == "final"]
-    told = f"{len(front)} points, {len(final)} of them {how}"
+    told = f"{len(front)} points, {len(final)} of them {how} (configurations seen: {totals(run.seen)})"
     if not final:
         return f"{told}."
     best = min(final, key=lambda t: quality.sign * t.values[quality.name])
@@ -206,6 +207,7 @@ def report_data(run: Run) -> ReportData:
         ranks={t.id: run.ranks(t) for t in front} if run.kind in ("adapters", "encoders") else {},
         modules=run.modules,
         pictures=_pictures(run, list(dict.fromkeys(chosen.values()))),
+        seen=run.seen,
         constants=[
             Constant(n, v, units.get(n.split("@")[0], ""), f"{deploy}: the same for every rank, not an objective")
             for n, v in head["constants"].items()

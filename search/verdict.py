@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archrank.search.config import read_share
+from archrank.search.counts import REFERENCE, totals
 
 if TYPE_CHECKING:
     from archrank.search.results import Run
@@ -102,7 +103,7 @@ def rank_verdict(run: Run) -> str | None:
     reference = next(c for c in found if c.uniform == wanted)
     choice = within_share(found, share) or reference
     seeds, rows = _rows(run.path, choice.trial.id).shape
-    saw = f"{len(found)} configurations fully trained, {seeds} seed{'s' if seeds > 1 else ''}, {rows} validation rows"
+    saw = f"{_saw(run)}; {seeds} seed{'s' if seeds > 1 else ''}, {rows} validation rows"
     largest = "r_max" if reference.uniform == max(run.space.ranks) else "the largest within the constraints"
     goal = f"within {run.config.within} of uniform r = {reference.uniform} ({largest})"
     top = f"loss {reference.loss:.3g} with {reference.params:,.0f} adapter parameters"
@@ -120,6 +121,14 @@ def rank_verdict(run: Run) -> str | None:
         f"{_span(choice.low, choice.high)} (r = {reference.uniform}: {top})"
     )
     return f"{told}; {_beside(run, choice, found)} ({saw})."
+
+
+def _saw(run: Run) -> str:
+    """What each method saw: the best of many is compared with the uniform ranks, which nothing chose."""
+    uniform = sum(s.configurations for s in run.seen if s.method == REFERENCE)
+    trained = sum(s.configurations for s in run.seen if s.stage == "final")
+    searched = totals(run.seen, ("inherited", "reranked"))
+    return f"configurations seen: {searched}, {trained:,} fully trained of which {uniform} uniform"
 
 
 def _beside(run: Run, choice: Comparison, found: Sequence[Comparison]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 
 from archrank.search.cli._options import print_json
 from archrank.search.results import Run, default_form
@@ -19,6 +20,7 @@ def show_outcome(run: Run, *, as_json: bool) -> int:
                 "run": str(run.path),
                 "seconds": round(run.seconds, 3),
                 "verdict": run.verdict,
+                "configurations": [asdict(s) for s in run.seen],
                 "front": [t.to_json() for t in front],
             }
         )

@@ -27,6 +27,28 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """How many different configurations a method evaluated at a stage, and on how many seeds each; of these, how many
+    broke a constraint, failed, or were stopped before the last row.
+    """
+
+    stage: str
+    method: str
+    configurations: int
+    seeds: int = 1
+    infeasible: int = 0
+    failed: int = 0
+    stopped_early: int = 0
+
+    def __str__(self) -> str:
+        """``200 inherited (nsga2 on the mixed supernet, 3 infeasible)``."""
+        lost = {"infeasible": self.infeasible, "failed": self.failed, "stopped early": self.stopped_early}
+        inside = [self.method, *([f"{self.seeds} seeds"] if self.seeds > 1 else [])]
+        inside += [f"{n:,} {what}" for what, n in lost.items() if n]
+        return f"{self.configurations:,} {STAGE_NAMES.get(self.stage, self.stage)} ({', '.join(inside)})"
+
+
+@dataclass(frozen=True)
 class Table:
     """A plain table of the page: its name in the page's addresses, a heading, columns, rows of texts, a note."""
 
@@ -46,7 +68,8 @@ class ReportData:
     test split) and `reason` (why it failed). `ranks` gives {trial id: {module: rank}} for the trials of the front; a
     module left out of a trial's map carries no adapter there. `modules` are the full names in model order. `pictures`
     gives {trial id: SVG} as `search.drawing.svg` draws it. `reference` is the hypervolume's reference point in the
-    objectives' own directions and units, `form` what `search extract --as` takes (default: by the kind of run).
+    objectives' own directions and units, `seen` the configurations of each method and stage, `form` what `search
+    extract --as` takes (default: by the kind of run).
     """
 
     title: str
@@ -64,6 +87,7 @@ class ReportData:
     ranks: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     modules: Sequence[str] = ()
     constants: Sequence[Constant] = ()
+    seen: Sequence[Seen] = ()
     warnings: Sequence[str] = ()
     pictures: Mapping[int, str] = field(default_factory=dict)
     tables: Sequence[Table] = ()

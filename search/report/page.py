@@ -52,19 +52,19 @@ def _body(data: ReportData) -> tuple[str, list[Figure]]:
         section(
             "front",
             "Values over evaluations" if single else "The front",
-            sections.figure(front, "axes") + sections.constants(data),
+            sections.figure(front, "axes", sections.seen(data)) + sections.constants(data),
             _front_note(data, single),
         ),
         section(
             "hypervolume",
             "Hypervolume over evaluations",
-            sections.figure(curve, "hypervolume"),
+            sections.figure(curve, "hypervolume", sections.seen(data, ("inherited",))),
             sections.reference(data),
         ),
         section(
             "ranks",
             "Rank by layer and kind of module",
-            sections.figure(ranks, "point"),
+            sections.figure(ranks, "point", sections.seen(data)),
             "One point of the front at a time, on one colour scale. A dot is a module that is left alone. "
             "Clicking a point of the front shows it here.",
         ),
@@ -78,7 +78,7 @@ def _body(data: ReportData) -> tuple[str, list[Figure]]:
         ),
         section("pictures", "What the networks look like", pictures(data), PICTURES_NOTE),
         section("table", "Points of the front", sections.front_table(data, rows, found), _table_note(rows, data)),
-        *(section(t.name, t.heading, sections.table(t), t.note) for t in data.tables),
+        *(section(t.name, t.heading, sections.table(t), t.note) for t in (sections.seen_table(data), *data.tables)),
         section("failed", "Trials without a result", sections.failures(rows)),
         section("phases", "Where the time went", sections.phases(data)),
         section("reproduce", "How to reproduce", sections.reproduce(data)),

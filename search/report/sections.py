@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from archrank.search.report.data import STAGES, ReportData, Row, Table
+from archrank.search.report.data import STAGE_NAMES, STAGES, ReportData, Row, Table
 from archrank.search.report.figures import Figure, labels, ranks_summary, stage_name
 from archrank.search.report.stages import Chain, agreements
 from archrank.search.report.text import NOTHING, duration, number, shorten
@@ -23,8 +23,8 @@ def section(name: str, heading: str, body: str, note: str = "") -> str:
     return f'<section id="{name}"><h2>{escape(heading)}</h2>{lead}{body}</section>'
 
 
-def figure(drawn: Figure | None, title: str) -> str:
-    """The place of a figure, with a menu where it has several views."""
+def figure(drawn: Figure | None, title: str, below: str = "") -> str:
+    """The place of a figure, with a menu where it has several views, and what stands below it."""
     if drawn is None or not drawn.views:
         return ""
     options = "".join(
@@ -33,7 +33,7 @@ def figure(drawn: Figure | None, title: str) -> str:
     hidden = " hidden" if len(drawn.views) == 1 else ""
     menu = f'<label class="menu"{hidden}>{escape(title)} <select>{options}</select></label>'
     plot = f'<div class="plot" role="img" aria-label="{escape(drawn.name)}"></div>'
-    return f'<div class="figure" data-figure="{drawn.name}">{menu}{plot}</div>'
+    return f'<div class="figure" data-figure="{drawn.name}">{menu}{plot}</div>{below}'
 
 
 def header(data: ReportData, rows: Sequence[Row]) -> str:
@@ -98,6 +98,24 @@ def constants(data: ReportData) -> str:
     return f'<ul class="constants">{"".join(lines)}</ul>' if lines else ""
 
 
+def seen(data: ReportData, stages: Sequence[str] = STAGES) -> str:
+    """What stands below every figure: how many configurations each method saw at these stages."""
+    told = "; ".join(str(s) for s in data.seen if s.stage in stages)
+    return f'<p class="note">Configurations seen: {escape(told)}.</p>' if told else ""
+
+
+def seen_table(data: ReportData) -> Table:
+    """The same for the whole run, as a table."""
+    rows = [
+        [STAGE_NAMES.get(s.stage, s.stage), s.method]
+        + [f"{n:,}" for n in (s.configurations, s.seeds, s.infeasible, s.failed, s.stopped_early)]
+        for s in data.seen
+    ]
+    columns = ["stage", "method", "configurations", "seeds", "infeasible", "failed", "stopped early"]
+    note = "A best value is the best of that many: compare methods only where they saw equally many, or say so."
+    return Table("seen", "What each method saw", columns, rows, note)
+
+
 def reference(data: ReportData) -> str:
     """The reference point in words."""
     units = {name: unit for name, _, unit in data.objectives}
@@ -113,7 +131,7 @@ def moved(data: ReportData, drawn: Sequence[Figure], found: Sequence[Chain]) -> 
     plots = "".join(figure(f, "objective") for f in drawn)
     items = "".join(f"<li>{escape(s)}</li>" for s in agreements(data, found))
     said = f'<ul class="agreement">{items}</ul>' if items else ""
-    return f'<div class="pair">{plots}</div>{said}'
+    return f'<div class="pair">{plots}</div>{seen(data)}{said}'
 
 
 def front_table(data: ReportData, rows: Sequence[Row], found: Sequence[Chain]) -> str:
