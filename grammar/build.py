@@ -100,12 +100,23 @@ class Builder:
             # the one value of an op's argument stays a choice of one, since the op is to get it; brackets do not
             settings = self.notes.settings
             takes = settings.input is not None or settings.target_modules == "all-layers"
-            argument = takes and any(map(str.isalnum, values[0]))
+            argument = (takes and any(map(str.isalnum, values[0]))) or self._is_only_number(name)
             if len(values) == 1 and (name, 0) not in self.notes.p and not argument:
                 self.inlined[name] = values[0]
             else:
                 kept.append(definition)
         return kept
+
+    def _is_only_number(self, name: str) -> bool:
+        """Whether a space of sites has an alternative whose adapter gets its number from this terminal alone."""
+
+        def numbers(alternative: Alternative) -> list[str]:
+            named = [self.definitions[i.text] for i in alternative.items if i.kind == "terminal"]
+            return [d.name for d in named if all(i.text.isdigit() for a in d.alternatives for i in a.items)]
+
+        rules = [d for d in self.definitions.values() if not d.is_terminal]
+        on_sites = self.notes.settings.target_modules is not None
+        return on_sites and any(numbers(a) == [name] for d in rules for a in d.alternatives)
 
     def _check_item(self, item: Item) -> None:
         if item.kind == "regex":

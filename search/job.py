@@ -23,6 +23,7 @@ from archrank.supernet import data as datasets
 from archrank.supernet import policies
 from archrank.supernet import tasks as task_kinds
 from archrank.supernet.base import Base
+from archrank.supernet.export import unmergeable
 from archrank.supernet.modules import target_modules
 from archrank.supernet.net import Elastic, elastic
 from archrank.supernet.policies.base import Policy
@@ -118,10 +119,11 @@ def prepare(config: RunConfig) -> Job:
     if misfit:
         raise NothingFeasible(misfit)
     constants = pricer.constants()
-    warnings = tuple(_dropped(asked.objectives, constants, config.deploy))
+    dropped = _dropped(asked.objectives, constants, config.deploy)
+    apart = _kept_apart(base, net) if config.deploy == "merged" else []
     kept = tuple(o for o in asked.objectives if o.name not in constants)
     if not kept:
-        raise ConfigError(f"nothing to search for: {warnings[0] if warnings else 'no objective'}")
+        raise ConfigError(f"nothing to search for: {dropped[0] if dropped else 'no objective'}")
     for c in asked.constraints:
         if c.name in constants and not c.holds(constants):
             raise NothingFeasible(
@@ -135,7 +137,7 @@ def prepare(config: RunConfig) -> Job:
         task=task_kinds.load(loaded.data.task),
         objectives=kept,
         constraints=asked.constraints,
-        warnings=warnings,
+        warnings=(*dropped, *apart),
         net=net,
         policy=policy,
         pricer=pricer,
@@ -161,6 +163,17 @@ def _check_policy(name: str, policy: Policy, space: grammar.Space) -> None:
             f"--policy {name}: needs more than one rank to choose from, and the space {space.name!r} has "
             f"{', '.join(map(str, positive))} alone"
         )
+
+
+def _kept_apart(base: Base, net: Elastic) -> list[str]:
+    """What --deploy merged cannot have: weights that no adapter can be merged into."""
+    reasons = unmergeable(base.model, net.names)
+    if not reasons:
+        return []
+    return [
+        f"{len(reasons)} of {len(net.names)} adapted modules cannot be merged: {next(iter(reasons.values()))}; "
+        "--deploy unmerged prices them so"
+    ]
 
 
 def _pricer(config: RunConfig, base: Base, net: Elastic, devices: Mapping[str, predictors.Device]) -> Pricer:

@@ -84,8 +84,9 @@ class Run:
 
     @property
     def warnings(self) -> list[str]:
-        """Damaged lines of the log, each by its number."""
-        return [str(damage) for damage in self.contents.damage]
+        """Damaged lines of the log, each by its number, and a collapse of the gates."""
+        told = [str(e["told"]) for e in self.contents.events if e.get("event") == "collapse" and "told" in e]
+        return [*(str(damage) for damage in self.contents.damage), *told]
 
     @property
     def finished(self) -> bool:

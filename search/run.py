@@ -39,7 +39,7 @@ from archrank.search.results import Run, open_run
 from archrank.search.storage import RunLock, write_atomic
 from archrank.search.strata import Strata
 from archrank.search.study import Study
-from archrank.search.supernet_training import launch, make_nested
+from archrank.search.supernet_training import keep_supernet, launch
 from archrank.search.traced import Points, densest, net_of
 from archrank.search.traced import points as traced_points
 from archrank.search.tuning import Tuned, load_tuned, tune_together
@@ -187,12 +187,21 @@ class _Phases(BasePhases):
                 seconds = time.monotonic() - began
             else:
                 seconds = self._train("supernet", net, self._chain_steps, self.job.config.seed, policy=True)
-                make_nested(self.job)
-                save_tensors(file, adapter_tensors(net.items()), {"r_max": net.r_max})
+                keep_supernet(self.job, self.path)
             self.log.event({"event": "phase", "name": "supernet", "seconds": round(seconds, 3)})
             self._checkpoint("supernet").clear()
-        load_adapters(net.items(), load_tensors(file)[0])
+        tensors, meta = load_tensors(file)
+        if meta.get("collapse"):
+            self._collapsed(int(str(meta["collapse"])), "the last gates that were not all 0 are kept")
+        load_adapters(net.items(), tensors)
         net.eval()
+
+    def _collapsed(self, step: int, kept: str) -> None:
+        """Told once a session, and by the report."""
+        told = f"gate collapse: after step {step} policy {self.job.config.policy} has set every gate to 0; {kept}"
+        if not any(e.get("event") == "collapse" for e in self.log.events):
+            self.log.event({"event": "collapse", "step": step, "told": told})
+        self.progress.note(told)
 
     @property
     def _chain_steps(self) -> int:
@@ -206,18 +215,14 @@ class _Phases(BasePhases):
             seconds = self._train(
                 "supernet", self.job.net, self._chain_steps, self.job.config.seed, policy=True, after=points
             )
-            if points.collapsed is not None:
-                self.log.event({"event": "collapse", "step": points.collapsed})
-            save_tensors(file, adapter_tensors(self.job.net.items()), {"r_max": self.job.net.r_max})
+            meta = {"r_max": self.job.net.r_max, "collapse": points.collapsed}
+            save_tensors(file, adapter_tensors(self.job.net.items()), meta)
             self.log.event({"event": "phase", "name": "supernet", "seconds": round(seconds, 3)})
             self._checkpoint("supernet").clear()
-        collapse = next((e for e in self.log.events if e.get("event") == "collapse"), None)
-        if collapse is not None:
-            self.progress.note(
-                f"gate collapse: after step {collapse['step']} policy {self.job.config.policy} has set every gate "
-                "to 0; the chain ended there, the points before it are kept"
-            )
-        load_adapters(self.job.net.items(), load_tensors(file)[0])
+        tensors, meta = load_tensors(file)
+        if meta.get("collapse"):
+            self._collapsed(int(str(meta["collapse"])), "the chain ended there, the points before it are kept")
+        load_adapters(self.job.net.items(), tensors)
 
     def _tell_points(self) -> None:
         """Every point of the chain that the log does not hold yet, evaluated on its own weights."""

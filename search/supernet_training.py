@@ -24,7 +24,9 @@ from archrank.supernet.parallel import ReadOnlyCheckpoint, join_processes
 from archrank.supernet.rounding import to_allowed
 from archrank.supernet.training import TrainPlan, train
 
-__all__ = ["launch", "main", "make_nested", "train_share"]
+__all__ = ["SUPERNET_FILE", "keep_supernet", "launch", "main", "make_nested", "train_share"]
+
+SUPERNET_FILE = "supernet.safetensors"
 
 
 def train_share(job: Job, path: Path, *, first: bool, purpose: str = "supernet") -> None:
@@ -52,8 +54,14 @@ def train_share(job: Job, path: Path, *, first: bool, purpose: str = "supernet")
             tick=tick,
         )
     if first:
-        make_nested(job)
-        save_tensors(path / "supernet.safetensors", adapter_tensors(job.net.items()), {"r_max": job.net.r_max})
+        keep_supernet(job, path)
+
+
+def keep_supernet(job: Job, path: Path) -> None:
+    """The trained store as prefixes, in `supernet.safetensors`, with the step at which gates collapsed."""
+    make_nested(job)
+    meta = {"r_max": job.net.r_max, "collapse": job.policy.collapsed}
+    save_tensors(path / SUPERNET_FILE, adapter_tensors(job.net.items()), meta)
 
 
 def make_nested(job: Job) -> None:

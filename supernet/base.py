@@ -100,6 +100,8 @@ def load_base(
             )
         except OSError as error:
             raise _no_weights(place, error) from None
+        except ImportError as error:
+            raise _missing_library(place, config, error) from None
         except (SafetensorError, RuntimeError) as error:
             told = str(error).strip().splitlines()[0]
             raise BaseModelError(
@@ -159,6 +161,11 @@ def _config(place: str, given: str | None) -> Any:
         )
     if Path(place).is_file():
         raise BaseModelError(f"--base {given}: is a file; give the folder that holds config.json and the safetensors")
+    if (adapter := Path(place) / "adapter_config.json").is_file():
+        raise BaseModelError(
+            f"--base {given}: holds an adapter ({adapter.name}), not a base; give the model that it belongs to, or "
+            f"make the adapter itself smaller: search shrink {given} --out FOLDER"
+        )
     if Path(place).is_dir() and not (Path(place) / "config.json").is_file():
         raise BaseModelError(
             f"--base {given}: has no config.json; give a model folder (config.json and safetensors) or a hub name"
@@ -210,6 +217,15 @@ def _no_weights(place: str, error: OSError) -> BaseModelError:
             "AutoModel.from_pretrained(…).save_pretrained(FOLDER) writes safetensors"
         )
     return BaseModelError(f"--base {place}: {str(error).strip().splitlines()[0]}")
+
+
+def _missing_library(place: str, config: Any, error: ImportError) -> BaseModelError:
+    """For weights that transformers reads with another package, quantised ones above all."""
+    stored = getattr(config, "quantization_config", None) or {}
+    method = stored.get("quant_method") if isinstance(stored, dict) else getattr(stored, "quant_method", None)
+    what = f"is quantised ({getattr(method, 'value', method)})" if method else "cannot be loaded"
+    told = str(error).strip().splitlines()[0].rstrip(".")
+    return BaseModelError(f"--base {place}: {what}: {told}; install that package, or give the unquantised base")
 
 
 def _head_order(config: Any, label_names: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,16 @@ from torch import Tensor, nn
 
 from archrank.supernet.quiet import quiet_transformers
 
-__all__ = ["ExportDiffers", "ExportRefused", "Home", "merged", "write_merged", "write_peft", "zero_padded"]
+__all__ = [
+    "ExportDiffers",
+    "ExportRefused",
+    "Home",
+    "merged",
+    "unmergeable",
+    "write_merged",
+    "write_peft",
+    "zero_padded",
+]
 
 Factors = Mapping[str, tuple[Tensor, Tensor]]
 
@@ -61,7 +70,8 @@ def merged(base: nn.Module, factors: Factors) -> nn.Module:
     """A copy of `base` with W + B A; added in fp32 from the pristine weight, then rounded once to the weight's
     dtype. ExportRefused for a weight that another module shares, or that is quantised.
     """
-    _check_mergeable(base, factors)
+    for reason in unmergeable(base, factors).values():
+        raise ExportRefused(reason)
     model = copy.deepcopy(base)
     with torch.no_grad():
         for name, (A, B) in factors.items():
@@ -74,23 +84,26 @@ def merged(base: nn.Module, factors: Factors) -> nn.Module:
     return model
 
 
-def _check_mergeable(base: nn.Module, factors: Factors) -> None:
+def unmergeable(base: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """{module: why W + B A cannot take the place of its weight}, for those of `names` of which it cannot."""
     owners: dict[int, list[str]] = {}
     for name, p in base.named_parameters(remove_duplicate=False):
         owners.setdefault(id(p), []).append(name.rpartition(".")[0])
-    for name in factors:
+    found = {}
+    for name in names:
         weight = getattr(base.get_submodule(name), "weight", None)
+        others = [o for o in owners.get(id(weight), []) if o != name]
         if not isinstance(weight, Tensor) or not weight.is_floating_point():
-            raise ExportRefused(
+            found[name] = (
                 f"{name} is a {type(base.get_submodule(name)).__name__}, whose weight is quantised: W + B A would have "
                 "to be quantised again; take the adapter home as peft, which runs beside it"
             )
-        others = [o for o in owners.get(id(weight), []) if o != name]
-        if others:
-            raise ExportRefused(
+        elif others:
+            found[name] = (
                 f"{name} shares its weight with {others[0]} (tied weights): merging would change both; take the "
                 "adapter home as peft, or leave the module out of --target-modules"
             )
+    return found
 
 
 def write_peft(base: nn.Module, factors: Factors, folder: Path, home: Home) -> Path:

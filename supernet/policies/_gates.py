@@ -51,14 +51,32 @@ class Gated(Policy):
         self.gates = self.start().requires_grad_()
         self.moments = torch.zeros(2, *self.gates.shape)
         self.updates = torch.zeros(1)
+        self.collapse = torch.zeros(1)
 
     def start(self) -> Tensor:
         """The gates before step 0."""
         return self.held()
 
     def state(self) -> dict[str, Tensor]:
-        """Gates and Adam's state."""
-        return {"gates": self.gates.data, "moments": self.moments, "updates": self.updates}
+        """Gates, Adam's state, and when they collapsed."""
+        return {
+            "gates": self.gates.data,
+            "moments": self.moments,
+            "updates": self.updates,
+            "collapse": self.collapse,
+        }
+
+    @property
+    def collapsed(self) -> int | None:
+        """Steps done when a cut would have left no gate."""
+        return int(self.collapse) or None
+
+    def cut(self, gates: Tensor, step: int) -> None:
+        """The gates become these; where all of these are 0 the last ones that are not stay."""
+        if bool((gates * self.held()).any()):
+            self.gates.data.copy_(gates)
+        elif not self.collapse:
+            self.collapse.fill_(step + 1)
 
     def learnt(self) -> Sequence[Tensor]:
         """The gates, unless they learn on validation batches."""

@@ -91,7 +91,8 @@ class AdaLoRA(Gated):
         if self.steps and done >= FIRST and step % EVERY == 0:
             live = self.held().sum()
             share = self.target + (1 - self.target) * (1 - min(1.0, (done - FIRST) / (LAST - FIRST))) ** 3
-            kept = within_budget(self.scores, self.held(), torch.ones(len(self.modules)), float(int(share * live)))
+            wanted = max(1.0, float(int(share * live)))
+            kept = within_budget(self.scores, self.held(), torch.ones(len(self.modules)), wanted)
             self.gates.data.mul_(kept)
 
     def score(self, net: Elastic, gradient: Tensor) -> Tensor:

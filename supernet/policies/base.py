@@ -63,13 +63,15 @@ class Policy(ABC):
     nested: every prefix is trained, so that the store can be sliced as it stands; others are brought to canonical form
     after training. bilevel: gates learn on validation batches. traces: one training yields a front by itself.
     switches_modules: decides which modules are adapted, and nothing else; draws_zero: a module left alone is one of its
-    choices. runs: length of its training in full fine-tunes.
+    choices. runs: length of its training in full fine-tunes. collapsed: steps done when its gates would all have
+    become 0, None where they never did.
     """
 
     nested = True
     bilevel = False
     traces = False
     switches_modules = False
+    collapsed: int | None = None
     draws_zero = True
     runs: float = SUPERNET_RUNS
 

@@ -4,7 +4,7 @@
 c_l = g_l. Dense for half of the training, then g ← soft_threshold(g, κ) after each step, κ in eight steps from 0 to
 κ_max; κ_max = 0.005 · 500 / steps, so that the whole shrinkage is that of the paper's 500 iterations. Gates start at
 1; `codyra:official` takes the released three-line threshold, which kills everything below 2 κ, instead of the
-proximal map.
+proximal map. A threshold that would leave no gate at all is not applied.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class CoDyRA(Gated):
         """Adam, then the threshold."""
         self.adam(lr)
         if kappa := self.kappa(step):
-            self.gates.data.copy_(self.threshold(kappa))
+            self.cut(self.threshold(kappa), step)
 
     def threshold(self, kappa: float) -> Tensor:
         """The gates after it."""

@@ -24,6 +24,8 @@ __all__ = ["DyLoRA"]
 class DyLoRA(Policy):
     """One global b, the prefix trained."""
 
+    draws_zero = False
+
     def b(self, step: int) -> int:
         """1 … r_max, for all samples and modules of a step."""
         return 1 + int(counter_uniform(self.seed, step, 11) * self.r_max)
