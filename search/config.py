@@ -59,6 +59,9 @@ class RunConfig:
     where: tuple[str, ...] = _flag((), "wanted", '"NAME <= VALUE" (repeatable): 2M and 3.5k are numbers')
     strategy: str = _flag("surrogate", "how", "see `search list strategies`")
     policy: str = _flag("mixed", "how", "how the supernet trains, or what traces a front: `search list policies`")
+    rank_group: tuple[str, ...] = _flag(
+        (), "how", "--policy nls: modules of a layer that share a rank, as q,k,v (repeatable; the others stand alone)"
+    )
     trials: int = _flag(200, "how", "candidates priced with the supernet")
     evaluate: str = _flag(
         "inherited",

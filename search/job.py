@@ -27,6 +27,7 @@ from archrank.supernet.export import unmergeable
 from archrank.supernet.modules import target_modules
 from archrank.supernet.net import Elastic, elastic
 from archrank.supernet.policies.base import Policy
+from archrank.supernet.policies.nls import NLS
 from archrank.supernet.tracing import trace
 
 __all__ = ["Job", "new_parameters", "prepare"]
@@ -97,7 +98,7 @@ def prepare(config: RunConfig) -> Job:
         )
     devices = devices_of(config)
     strategies.load(config.strategy)
-    policy_class = policies.load(config.policy)
+    _check_groups(config)
     asked = wanted(config, devices, _default_objectives(config, list(devices)))
     loaded = load(config, devices)
     config, base = loaded.config, loaded.base
@@ -110,7 +111,7 @@ def prepare(config: RunConfig) -> Job:
             "supernet with supernet.elastic(base, space) and take sub-networks home with extract"
         )
     net = elastic(base.model, bound, seed=config.seed)
-    policy = policy_class(net.shapes, net.r_max, config.seed, ranks=[0, *bound.ranks])
+    policy = _policy(config, net, [0, *bound.ranks])
     _check_policy(config.policy, policy, bound)
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()
@@ -147,6 +148,21 @@ def prepare(config: RunConfig) -> Job:
 def _default_objectives(config: RunConfig, devices: list[str]) -> tuple[str, ...]:
     latencies = () if config.deploy == "merged" else tuple(latency_name(d, devices) for d in devices)
     return ("loss", "adapter_params", *latencies)
+
+
+def _check_groups(config: RunConfig) -> None:
+    """ConfigError for groups under a policy that has none; PolicyError for an unknown policy."""
+    if not issubclass(policies.load(config.policy), NLS) and config.rank_group:
+        raise ConfigError(
+            f"--rank-group {config.rank_group[0]}: policy {config.policy} draws no ranks by groups; add --policy nls"
+        )
+
+
+def _policy(config: RunConfig, net: Elastic, ranks: Sequence[int]) -> Policy:
+    found = policies.load(config.policy)
+    if issubclass(found, NLS):
+        return found(net.shapes, net.r_max, config.seed, ranks=ranks, groups=config.rank_group)
+    return found(net.shapes, net.r_max, config.seed, ranks=ranks)
 
 
 def _check_policy(name: str, policy: Policy, space: grammar.Space) -> None:

@@ -1,8 +1,9 @@
 """What a rank search will cost, before it: a few timed steps, the rest counted. In units of one r_max run.
 
 One r_max run is `--train-steps` steps of the whole store, the unit in which people know their training. The phases
-count supernet runs × train_steps, re-ranking 2 finalists × 2 seeds × 1/8, each finalist and the two references one,
-and the search as the forwards of its evaluation rows (a third of a training step each).
+count supernet runs × train_steps (times the passes of a step, of which bilevel policies have more than one),
+re-ranking 2 finalists × 2 seeds × 1/8, each finalist and the two references one, and the search as the forwards of
+its evaluation rows (a third of a training step each).
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def plan_of(job: Job, seconds: float) -> Plan:
     finals = (config.finalists + REFERENCES) * config.final_seeds if config.finalists else 0
     steps = {
         "head": min(300, unit) if job.base.new_head else 0,
-        "supernet": job.policy.runs * unit,
+        "supernet": job.policy.runs * unit * job.policy.passes,
         "trace" if job.policy.traces else "search": config.trials * rows / config.batch_size * FORWARD,
         "rerank": chosen * candidates.RERANK_SEEDS * candidates.rerank_steps(unit),
         "finalists": finals * unit,

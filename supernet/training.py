@@ -14,16 +14,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from archrank.supernet.checkpoint import Checkpoint
-from archrank.supernet.distributed import my_rows, sum_gradients, sum_over_processes
 from archrank.supernet.lazy_adamw import RowLazyAdamW
 from archrank.supernet.net import Elastic
-from archrank.supernet.policies.base import Policy, counter_uniform
+from archrank.supernet.policies.base import Policy
+from archrank.supernet.training_step import Batches, LossFunction, TrainingStep, seed_step
 
 __all__ = [
     "LOOK_EVERY",
@@ -37,12 +35,6 @@ __all__ = [
     "only",
     "train",
 ]
-
-Batches = Callable[[int], tuple[Mapping[str, Tensor], NDArray[np.int64]]]
-"""step -> (batch with labels, the global sample index of each row)."""
-
-LossFunction = Callable[[Tensor, Mapping[str, Tensor]], Tensor]
-"""(logits, batch) -> mean loss over the rows, a scalar."""
 
 Tick = Callable[[int, float], None]
 """(steps done, last loss): progress, and the safe point at which an interruption may be raised."""
@@ -104,24 +96,27 @@ def train(
     through after a checkpoint was written.
     """
     trained = list(net.adapters.parameters() if parameters is None else parameters)
-    device = next(net.base.parameters()).device
     if policy is not None:
         policy.prepare(net, plan.steps)
     masked = policy is not None and policy.gradient_mask(0, [0]) is not None
     optimizer = RowLazyAdamW(net, plan.lr, weight_decay=plan.weight_decay) if masked else None
 
+    at = TrainingStep(net, loss_function, policy, plan.accumulate, plan.seed)
+
     def gradient(step: int) -> Tensor:
         batch, index = batches(step)
-        loss = _backward(net, batch, index, loss_function, plan, policy, step, device)
+        loss = at.backward(batch, index, step)
         if optimizer is not None:
             assert policy is not None
             optimizer.touch(policy.gradient_mask(step, index))
+        if policy is not None and policy.second_order and validation is not None:
+            at.learn_gates_unrolled(batch, index, step, validation, trained, plan.rate(step))
         return loss
 
     def stepped(step: int) -> None:
         if policy is not None:
-            if policy.bilevel and validation is not None:
-                _learn_gates(net, validation, loss_function, policy, step, device)
+            if policy.bilevel and not policy.second_order and validation is not None:
+                at.learn_gates(*validation(step), step)
             policy.after_step(net, step, plan.rate(step))
 
     net.train()
@@ -171,7 +166,7 @@ def descend(
     start = saved = time.monotonic()
     with _forked(device):
         for step in range(first, plan.steps):
-            torch.manual_seed(int(counter_uniform(plan.seed, step, 7) * 2**53))
+            seed_step(plan.seed, step)
             for group in rule.param_groups:
                 group["lr"] = plan.rate(step)
             loss = gradient(step)
@@ -198,55 +193,6 @@ def descend(
                 checkpoint.save(done, trained, rule, before + now - start, kept)
                 saved = time.monotonic()
     return before + time.monotonic() - start
-
-
-def _backward(
-    net: Elastic,
-    batch: Mapping[str, Tensor],
-    index: NDArray[np.int64],
-    loss_function: LossFunction,
-    plan: TrainPlan,
-    policy: Policy | None,
-    step: int,
-    device: torch.device,
-) -> Tensor:
-    """Adds the gradient of one step's mean loss, in `accumulate` parts; returns the loss."""
-    rows = len(index)
-    spectrum = None if policy is None else policy.spectrum(step, index).to(device)
-    mask = None if policy is None else policy.gradient_mask(step, index)
-    mask = None if mask is None else mask.to(device)
-    total = torch.zeros((), device=device)
-    first, last = my_rows(rows)
-    for part in np.array_split(np.arange(first, last), min(plan.accumulate, max(1, last - first))):
-        if not len(part):
-            continue
-        low, high = int(part[0]), int(part[-1]) + 1
-        inputs = {key: value[low:high].to(device) for key, value in batch.items()}
-        labels = inputs.pop("labels")
-        c, w = (None if t is None else t[low:high] for t in (spectrum, mask))
-        outputs = net(spectrum=c, mask=w, **inputs)
-        loss = loss_function(outputs.logits, {**inputs, "labels": labels}) * ((high - low) / rows)
-        # gates stand in every part's graph
-        loss.backward(retain_graph=high < last and spectrum is not None and spectrum.requires_grad)  # type: ignore[no-untyped-call]
-        total = total + loss.detach()
-    gates = () if policy is None else policy.learnt()
-    sum_gradients([*(p for p in net.parameters() if p.requires_grad), *gates])
-    total = sum_over_processes(total)
-    penalty = None if policy is None else policy.penalty(net, step)
-    if penalty is not None:
-        penalty.to(device).backward()  # type: ignore[no-untyped-call]
-    return total
-
-
-def _learn_gates(
-    net: Elastic, validation: Batches, loss_function: LossFunction, policy: Policy, step: int, device: torch.device
-) -> None:
-    """The gates' gradient on a validation batch, under the store as it has just been stepped."""
-    batch, index = validation(step)
-    inputs = {key: value.to(device) for key, value in batch.items()}
-    labels = inputs.pop("labels")
-    outputs = net(spectrum=policy.spectrum(step, index).to(device), **inputs)
-    policy.gate_gradients(loss_function(outputs.logits, {**inputs, "labels": labels}), step)
 
 
 def can_fuse(parameters: Sequence[nn.Parameter]) -> bool:

@@ -94,9 +94,11 @@ class Gated(Policy):
         """At least so much that a gate can cross from 1 to 0 four times in the training, whatever the store's rate."""
         return max(lr, 4 / self.steps) if self.steps else lr
 
-    def gate_gradients(self, loss: Tensor, step: int) -> None:
-        """Replaces the gates' gradient by that of a validation loss."""
-        [self.gates.grad] = torch.autograd.grad(loss, [self.gates])
+    def gate_gradients(self, loss: Tensor, step: int, store: Sequence[Tensor] = ()) -> Sequence[Tensor | None]:
+        """Replaces the gates' gradient by that of a validation loss; returns the store's."""
+        own, *others = torch.autograd.grad(loss, [self.gates, *store], allow_unused=True)
+        self.gates.grad = own
+        return others
 
     def after_step(self, net: Elastic, step: int, lr: float) -> None:
         """One Adam step of the gates."""

@@ -2,10 +2,10 @@
 arXiv 2403.09113).
 
 c_l = R_l softmax(β_l), so that all gates start at 1 (the paper's sum to 1: the same store at another scale). A and B
-descend the training loss, β the validation loss, in turn: the bilevel problem to first order, without the paper's
-unrolled step, which costs two further passes and a copy of the store. Without a budget component j stays where
-softmax(β_l)_j >= 1 / R_l, at least one a module, as in the paper; under a budget the largest c_j ‖b_j‖ ‖a_j‖ for
-their price.
+descend the training loss, β the validation loss, in turn: the bilevel problem to first order. `autolora:second-order`
+takes β's gradient through an unrolled step of A and B, as the paper does (`supernet/bilevel.py`), at twice the passes.
+Without a budget component j stays where softmax(β_l)_j >= 1 / R_l, at least one a module, as in the paper; under a
+budget the largest c_j ‖b_j‖ ‖a_j‖ for their price.
 """
 
 from __future__ import annotations
@@ -42,3 +42,12 @@ class AutoLoRA(Gated):
             return super().support(net, budget)
         weights = self.weights().detach()
         return torch.where(weights >= 1 - 1e-6, weights, 0.0)
+
+
+class SecondOrder(AutoLoRA):
+    """Through an unrolled step, as in the paper."""
+
+    second_order = True
+
+
+VARIANTS = {"first-order": AutoLoRA, "second-order": SecondOrder}

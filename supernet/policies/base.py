@@ -60,15 +60,16 @@ class Policy(ABC):
     modules: {name: (out_features, in_features)}, the adapted layers in model order; `r_max`: components held a module;
     `ranks`: the ranks to draw from (default: 0 and the powers of two up to r_max, with r_max itself).
 
-    nested: every prefix is trained, so that the store can be sliced as it stands; others are brought to canonical form
-    after training. bilevel: gates learn on validation batches. traces: one training yields a front by itself.
-    switches_modules: decides which modules are adapted, and nothing else; draws_zero: a module left alone is one of its
-    choices. runs: length of its training in full fine-tunes. collapsed: steps done when its gates would all have
-    become 0, None where they never did.
+    nested: every prefix is trained, so that the store can be sliced as it stands; others are brought to canonical
+    form after training. bilevel: gates learn on validation batches, second_order: through an unrolled step of the
+    store. traces: one training yields a front by itself. switches_modules: decides which modules are adapted, and
+    nothing else; draws_zero: a module left alone is one of its choices. runs: length of its training in full
+    fine-tunes. collapsed: steps done when its gates would all have become 0, None where they never did.
     """
 
     nested = True
     bilevel = False
+    second_order = False
     traces = False
     switches_modules = False
     collapsed: int | None = None
@@ -116,8 +117,16 @@ class Policy(ABC):
     def observe(self, net: Elastic, batches: Sequence[Mapping[str, Tensor]]) -> None:  # noqa: B027  # most need none
         """Looks at some batches after training, before the support is chosen."""
 
-    def gate_gradients(self, loss: Tensor, step: int) -> None:  # noqa: B027  # only bilevel policies have gates to learn
-        """Of a validation loss, for a bilevel policy."""
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of a training step: the training batch, of a bilevel policy the validation batch,
+        to second order the training batch twice more.
+        """
+        return 1 + self.bilevel + 2 * self.second_order
+
+    def gate_gradients(self, loss: Tensor, step: int, store: Sequence[Tensor] = ()) -> Sequence[Tensor | None]:
+        """Of a validation loss, for a bilevel policy: kept with the gates; those of `store` are returned."""
+        return [None] * len(store)
 
     def after_step(self, net: Elastic, step: int, lr: float) -> None:  # noqa: B027  # most need nothing
         """After the optimizer's step, while the gradients are still there."""

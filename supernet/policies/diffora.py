@@ -7,8 +7,8 @@ continuous relaxation, discretisation and weight sharing. What is implemented he
 - relaxation: c_l = γ_l · 1, γ_l = sigmoid(α_l), α_l = 2.2 at the start (γ = .9: every module trains from the first
   step);
 - bilevel: A and B descend the training loss, α the validation loss + μ max(0, Σ γ_l p_l / P − ρ_t), in turn, to first
-  order (DARTS, Liu et al. 2019); p_l are the module's parameters and P their sum, so the penalty holds a budget in
-  parameters;
+  order, `diffora:second-order` through an unrolled step of A and B (DARTS, Liu et al. 2019; `supernet/bilevel.py`); p_l
+  are the module's parameters and P their sum, so the penalty holds a budget in parameters;
 - one run traces the front: ρ_t is 1 for half of the training and then falls evenly in its logarithm;
 - discretisation under a budget over all modules at once, not a number a layer: modules in the order of γ_l, each with
   all its components where it still fits, γ_l folded in so that the function changes least;
@@ -18,6 +18,8 @@ continuous relaxation, discretisation and weight sharing. What is implemented he
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -47,11 +49,11 @@ class DiffoRA(Gated):
         """γ_l for every component of module l."""
         return self.gates.sigmoid()[:, None] * self.held()
 
-    def gate_gradients(self, loss: Tensor, step: int) -> None:
+    def gate_gradients(self, loss: Tensor, step: int, store: Sequence[Tensor] = ()) -> Sequence[Tensor | None]:
         """Of the validation loss and the budget penalty."""
         size = (self.gates.sigmoid() * self.held().sum(1) * self.prices).sum() / self.full
         share = falling_budget(step, self.steps, self.full) / self.full
-        super().gate_gradients(loss + (PENALTY * (size - share).clamp(min=0)).to(loss.device), step)
+        return super().gate_gradients(loss + (PENALTY * (size - share).clamp(min=0)).to(loss.device), step, store)
 
     def chosen(self, budget: float | None) -> Tensor:
         """0 and 1 `(modules,)`: by γ_l, greedily; without a budget γ_l >= 1/2."""
@@ -77,3 +79,12 @@ class DiffoRA(Gated):
         chosen = self.chosen(None if budget is None else budget - copies)
         weights = self.weights().detach()
         return with_shared(net, weights, chosen > 0, self.modules)
+
+
+class SecondOrder(DiffoRA):
+    """Through an unrolled step."""
+
+    second_order = True
+
+
+VARIANTS = {"first-order": DiffoRA, "second-order": SecondOrder}
