@@ -107,6 +107,10 @@ def agreement(
     if configs < 4 or seeds < 2:
         raise ConfigError(f"--configs {configs} --seeds {seeds}: at least 4 configurations and 2 seeds (for a ceiling)")
     job = prepare(replace(run.config, space=str(run.path / "space.lark"), out=None))
+    if job.family != "lora":
+        raise ConfigError(
+            f"{run.path}: searched {job.family}; search agreement trains many LoRAs in one pass, and no other family"
+        )
     if parameters := new_parameters(job.base):
         head, _ = load_tensors(run.path / "head.safetensors")
         for i, p in enumerate(parameters):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from archrank import grammar
 from archrank.search.objective import Objective
+from archrank.search.pricing import trained_params, uniform_params
 from archrank.search.selection import spread
 from archrank.search.strata import Strata
 from archrank.search.trial import Trial
@@ -24,6 +25,7 @@ __all__ = [
     "Entry",
     "Trial",
     "budget_edges",
+    "family_of",
     "most_promoted",
     "rerank_steps",
     "to_finish",
@@ -70,17 +72,23 @@ def rerank_steps(train_steps: int) -> int:
     return max(1, round(RERANK_SHARE * train_steps))
 
 
+def family_of(space: grammar.Space) -> str:
+    """The adapter family of a space of sites that has one."""
+    return next(f for f in space.families if f != "none")
+
+
 def budget_edges(space: grammar.Space, shapes: Mapping[str, tuple[int, int]]) -> list[float]:
     """Edges of the adapter-parameter strata.
 
     The lowest holds all below half of a uniform rank 1; from there each is twice the one before, up to the dearest
     candidate of the space.
     """
-    per_rank = sum(sum(shape) for shape in shapes.values())
-    top: float = sum(min(max(space.ranks), *shape) * sum(shape) for shape in shapes.values())
+    family = family_of(space)
+    per_rank = uniform_params(family, shapes, 1)
+    top: float = uniform_params(family, shapes, max(space.ranks))
     low, high = space.floors.get("adapter_params", 0.0), space.bounds.get("adapter_params", math.inf)
     top = min(top, high)
-    cheapest = min(sum(s) for s in shapes.values())
+    cheapest = min(trained_params(family, shape, 1) for shape in shapes.values())
     bottom = max(low, cheapest if cheapest < top else 0)
     first = max(bottom, per_rank / 2)
     octaves = max(1, math.ceil(math.log2(max(2.0, top / first)) - 1e-9))

@@ -26,9 +26,9 @@ from archrank.search.trial import Trial
 from archrank.supernet import tasks
 from archrank.supernet.adapters.lora import LoRA
 from archrank.supernet.base import load_base
-from archrank.supernet.checkpoint import load_tensors
+from archrank.supernet.checkpoint import load_adapters, load_tensors
 from archrank.supernet.export import Home
-from archrank.supernet.net import Elastic
+from archrank.supernet.net import Elastic, elastic
 from archrank.supernet.onnx_export import compare, onnx_answers
 from archrank.supernet.quiet import quiet_transformers
 from archrank.supernet.subnetwork import SubNetwork
@@ -102,12 +102,15 @@ def extract(run: Run, trial: Trial | int) -> SubNetwork:
         tensors = _read(head)
         for i, p in enumerate(new_parameters(base)):
             p.data.copy_(tensors[f"p{i}"])
+    net, ranks = elastic(base.model, run.space, seed=config.seed), run.ranks(trial)
     own = weights_of(run.path, trial.id)
-    tensors = _read(own if own.exists() or trial.stage != "inherited" else run.path / "supernet.safetensors")
-    factors: dict[str, tuple[Tensor, Tensor]] = {}
-    for name, rank in run.ranks(trial).items():
-        A, B = tensors[f"{name}.A"], tensors[f"{name}.B"]
-        factors[name] = (A[:rank].clone(), B[:, :rank].clone())
+    if own.exists() or trial.stage != "inherited":
+        small = net.sliced(ranks)
+        load_adapters(small.items(), _read(own))
+    else:
+        load_adapters(net.items(), _read(run.path / "supernet.safetensors"))
+        small = net.sliced(ranks)
+    factors = {name: adapter.lora_factors() for name, adapter in small.items()}
     task = tasks.load(base.task)
     return SubNetwork(base.model, factors, Home(base.name_or_path, task.peft_task, base.new_head, base.processor))
 

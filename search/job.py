@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from archrank import grammar, predictors
+from archrank.search import candidates
 from archrank.search.base_job import TINY, BaseJob, load, new_parameters, wanted
 from archrank.search.binding import tightened
 from archrank.search.config import ConfigError, RunConfig
@@ -46,6 +47,11 @@ class Job(BaseJob):
         return {name: adapter.rank for name, adapter in self.space.adapters(derivation).items()}
 
     @property
+    def family(self) -> str:
+        """The adapter family of the space."""
+        return candidates.family_of(self.space)
+
+    @property
     def allowed_ranks(self) -> tuple[int, ...]:
         """The ranks of the space, 0 where a module may be left alone."""
         alone = any(option.family == "none" for option in self.space.site_options)
@@ -59,13 +65,13 @@ class Job(BaseJob):
 
     @property
     def trains_together(self) -> bool:
-        """Whether candidates are fine-tuned in one pass: on the CPU, on a base so small that calls cost as much as
-        arithmetic, and without dropout, whose masks would be others.
+        """Whether candidates are fine-tuned in one pass: LoRAs, on the CPU, on a base so small that calls cost as much
+        as arithmetic, and without dropout, whose masks would be others.
         """
         settings = self.base.settings.to_dict()
         drops = any(v for k, v in settings.items() if "drop" in k and isinstance(v, int | float))
         small = sum(p.numel() for p in self.base.model.parameters()) < TINY
-        plain = self.config.accumulate == 1 and not self.config.gradient_checkpointing
+        plain = self.family == "lora" and self.config.accumulate == 1 and not self.config.gradient_checkpointing
         on_cpu = next(self.base.model.parameters()).device.type == "cpu"
         return small and plain and on_cpu and self.config.compute_dtype == "fp32" and not drops
 
@@ -104,18 +110,13 @@ def prepare(config: RunConfig) -> Job:
     config, base = loaded.config, loaded.base
     shapes = target_modules(base.model, config.target_modules or space.target_modules or "all-linear", base.new_head)
     bound = space.bind(shapes)
-    families = [f for f in bound.families if f not in ("none", "lora")]
-    if families:
-        raise ConfigError(
-            f"the space {space.name!r} has {', '.join(families)}: search run trains and exports lora; build that "
-            "supernet with supernet.elastic(base, space) and take sub-networks home with extract"
-        )
     net = elastic(base.model, bound, seed=config.seed)
     policy = _policy(config, net, [0, *bound.ranks])
     _check_policy(config.policy, policy, bound)
+    _check_family(config.policy, policy, bound)
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()
-    pricer = _pricer(config, base, net, devices)
+    pricer = _pricer(config, base, net, devices, bound)
     misfit = pricer.too_large(pricer.price({}))
     if misfit:
         raise NothingFeasible(misfit)
@@ -192,12 +193,27 @@ def _kept_apart(base: Base, net: Elastic) -> list[str]:
     ]
 
 
-def _pricer(config: RunConfig, base: Base, net: Elastic, devices: Mapping[str, predictors.Device]) -> Pricer:
+def _check_family(name: str, policy: Policy, space: grammar.Space) -> None:
+    """ConfigError where a policy asks more of the store than prefixes: only a LoRA can be cut and put together anew."""
+    family = candidates.family_of(space)
+    if family == "lora" or (policy.trains_prefixes() and policy.gradient_mask(0, [0]) is None):
+        return
+    good = [n for n in policies.available() if policies.load(n).trains_prefixes()]
+    raise ConfigError(
+        f"--policy {name}: weighs, orders or freezes single components, and the space {space.name!r} has {family}, "
+        f"which can only be cut to a prefix; choose {', '.join(good[:-1])} or {good[-1]}"
+    )
+
+
+def _pricer(
+    config: RunConfig, base: Base, net: Elastic, devices: Mapping[str, predictors.Device], bound: grammar.Space
+) -> Pricer:
     assert config.serve_seq is not None
     assert config.serve_dtype is not None
     bare = trace(base.model, batch=config.serve_batch, seq=config.serve_seq)
     params = sum(p.numel() for p in base.model.parameters())
-    return Pricer(bare, net.shapes, devices, config.deploy, config.serve_dtype, bare.rows, params)
+    family = candidates.family_of(bound)
+    return Pricer(bare, net.shapes, devices, config.deploy, config.serve_dtype, bare.rows, params, family)
 
 
 def _dropped(objectives: Sequence[Objective], constants: Mapping[str, float], deploy: str) -> list[str]:

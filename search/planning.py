@@ -156,7 +156,7 @@ def fitted(job: Job) -> tuple[RunConfig, str | None]:
     from archrank.supernet import policies
 
     said = []
-    if config.policy == "mixed":
+    if config.policy == "mixed" and job.family == "lora":
         config = replace(config, policy="full")
         ranks = [int(r) for r in job.policy.ranks]
         job = replace(job, policy=policies.load("full")(job.net.shapes, job.net.r_max, config.seed, ranks=ranks))

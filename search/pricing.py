@@ -10,11 +10,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from archrank.grammar import ops
+from archrank.grammar.signatures import AdapterOp
 from archrank.grammar.workload import Workload
 from archrank.predictors import Device
 from archrank.supernet.tracing import with_adapters
 
-__all__ = ["Pricer", "latency_name"]
+__all__ = ["Pricer", "latency_name", "trained_params", "uniform_params"]
+
+
+def trained_params(family: str, shape: tuple[int, int], rank: int) -> int:
+    """Parameters that a family trains beside a layer `(out, in)` at a rank."""
+    op = ops.load(family)
+    assert isinstance(op, AdapterOp)
+    return op.params(*shape, rank)
+
+
+def uniform_params(family: str, shapes: Mapping[str, tuple[int, int]], rank: int) -> int:
+    """The same over all modules at min(rank, in, out)."""
+    return sum(trained_params(family, shape, min(rank, *shape)) for shape in shapes.values())
 
 
 def latency_name(device: str, devices: list[str]) -> str:
@@ -27,7 +41,8 @@ class Pricer:
     """Prices configurations {module: rank} of one base.
 
     workload: the bare base's, traced at the served batch; shapes: {module: (out, in)}; rows: rows (tokens × batch)
-    that pass each module; devices: {name as given: profile}; base_params: of the bare model.
+    that pass each module; devices: {name as given: profile}; base_params: of the bare model; family: what is trained at
+    a rank. Whatever the family, what is served is a LoRA of that rank.
     """
 
     workload: Workload
@@ -37,14 +52,17 @@ class Pricer:
     dtype: str
     rows: Mapping[str, int]
     base_params: int
+    family: str = "lora"
 
     def price(self, ranks: Mapping[str, int]) -> dict[str, float]:
-        """adapter_params, params, flops and, with a device, latency_ms and memory_bytes of one configuration."""
-        adapter = sum(r * sum(self.shapes[name]) for name, r in ranks.items())
+        """adapter_params (trained), params, flops and, with a device, latency_ms and memory_bytes of one
+        configuration.
+        """
         work = with_adapters(self.workload, self.shapes, ranks, self.deploy, self.rows)
-        kept = 0 if self.deploy == "merged" else adapter
+        served = sum(r * sum(self.shapes[name]) for name, r in ranks.items())
+        kept = 0 if self.deploy == "merged" else served
         values: dict[str, float] = {
-            "adapter_params": adapter,
+            "adapter_params": sum(trained_params(self.family, self.shapes[name], r) for name, r in ranks.items()),
             "params": self.base_params + kept,
             "flops": float(work.flops),
         }

@@ -34,12 +34,13 @@ from archrank.search.pareto import Scale
 from archrank.search.phases import Shell
 from archrank.search.place import address_of, check_place, cluster_of, elsewhere
 from archrank.search.planning import fitted
+from archrank.search.pricing import trained_params, uniform_params
 from archrank.search.racing import MEASURED, Rivals, Scorer
 from archrank.search.results import Run, open_run
 from archrank.search.storage import RunLock, write_atomic
 from archrank.search.strata import Strata
 from archrank.search.study import Study
-from archrank.search.supernet_training import keep_supernet, launch
+from archrank.search.supernet_training import keep_supernet, launch, start_store
 from archrank.search.traced import Points, densest, net_of
 from archrank.search.traced import points as traced_points
 from archrank.search.tuning import Tuned, load_tuned, tune_together
@@ -186,6 +187,7 @@ class _Phases(BasePhases):
                 launch(self.path, processes, self._pause)
                 seconds = time.monotonic() - began
             else:
+                start_store(self.job)
                 seconds = self._train("supernet", net, self._chain_steps, self.job.config.seed, policy=True)
                 keep_supernet(self.job, self.path)
             self.log.event({"event": "phase", "name": "supernet", "seconds": round(seconds, 3)})
@@ -256,7 +258,7 @@ class _Phases(BasePhases):
                 o.name: (max if o.direction == "min" else min)(base[o.name], largest[o.name])
                 for o in self.job.objectives
             }
-            floor = min(sum(shape) for shape in self.job.net.shapes.values())
+            floor = min(trained_params(self.job.family, shape, 1) for shape in self.job.net.shapes.values())
             saved = {"event": "reference", "values": worst, "floor": floor, "base": base, "r_max": largest}
             self.log.event(saved)
         self.scale = Scale.from_json(self.job.objectives, saved)
@@ -357,7 +359,7 @@ class _Phases(BasePhases):
         if choice is None or choice.uniform:
             return None
         ranks = [r for r in sorted(self.job.space.ranks) if self._uniform([], r)]
-        costs = {r: sum(min(r, *shape) * sum(shape) for shape in self.job.net.shapes.values()) for r in ranks}
+        costs = {r: uniform_params(self.job.family, self.job.net.shapes, r) for r in ranks}
         return max((r for r in ranks if costs[r] <= choice.params), default=ranks[0])
 
     def _tune_all(self, phase: str, stage: str, chosen: list[candidates.Entry], steps: int, seeds: int) -> None:

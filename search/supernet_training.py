@@ -20,12 +20,15 @@ from archrank.search.job import Job, prepare
 from archrank.search.progress import open_progress
 from archrank.supernet.adapters.lora import LoRA
 from archrank.supernet.checkpoint import Checkpoint, adapter_tensors, save_tensors
+from archrank.supernet.first_update import start_from_first_update
 from archrank.supernet.parallel import ReadOnlyCheckpoint, join_processes
 from archrank.supernet.rounding import to_allowed
 from archrank.supernet.training import TrainPlan, train
 
-__all__ = ["SUPERNET_FILE", "keep_supernet", "launch", "main", "make_nested", "train_share"]
+__all__ = ["SUPERNET_FILE", "keep_supernet", "launch", "main", "make_nested", "start_store", "train_share"]
 
+FIRST_UPDATE_BATCHES = 2
+"""Ponkshe et al. take about 50 samples."""
 SUPERNET_FILE = "supernet.safetensors"
 
 
@@ -33,6 +36,7 @@ def train_share(job: Job, path: Path, *, first: bool, purpose: str = "supernet")
     """The part of one process in the training; the first process writes checkpoints and the supernet."""
     config = job.config
     assert config.lr is not None
+    start_store(job)
     kind = Checkpoint if first else ReadOnlyCheckpoint
     steps = round(job.policy.runs * job.train_steps)
     plan = TrainPlan(steps, config.lr, seed=config.seed, accumulate=config.accumulate)
@@ -55,6 +59,17 @@ def train_share(job: Job, path: Path, *, first: bool, purpose: str = "supernet")
         )
     if first:
         keep_supernet(job, path)
+
+
+def start_store(job: Job) -> None:
+    """LoRA-XS's bases and cores from the first update (LoRA-SB), the same each time; other families start at 0."""
+    if job.family != "lora_xs":
+        return
+    config, device = job.config, next(job.base.model.parameters()).device
+    assert config.lr is not None
+    batches = [job.batches(config.seed)(step)[0] for step in range(FIRST_UPDATE_BATCHES)]
+    moved = [{name: t.to(device) for name, t in batch.items()} for batch in batches]
+    start_from_first_update(job.net, moved, job.loss, config.lr)
 
 
 def keep_supernet(job: Job, path: Path) -> None:

@@ -117,6 +117,11 @@ class Policy(ABC):
     def observe(self, net: Elastic, batches: Sequence[Mapping[str, Tensor]]) -> None:  # noqa: B027  # most need none
         """Looks at some batches after training, before the support is chosen."""
 
+    @classmethod
+    def trains_prefixes(cls) -> bool:
+        """Whether it draws ranks and nothing else: then any family of adapters serves it."""
+        return cls.nested and not cls.traces
+
     @property
     def passes(self) -> int:
         """Forward and backward passes of a training step: the training batch, of a bilevel policy the validation batch,
