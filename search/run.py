@@ -217,8 +217,8 @@ class _Phases(BasePhases):
             seconds = self._train(
                 "supernet", self.job.net, self._chain_steps, self.job.config.seed, policy=True, after=points
             )
-            meta = {"r_max": self.job.net.r_max, "collapse": points.collapsed}
-            save_tensors(file, adapter_tensors(self.job.net.items()), meta)
+            told = {"r_max": self.job.net.r_max, "collapse": points.collapsed}
+            save_tensors(file, adapter_tensors(self.job.net.items()), told)
             self.log.event({"event": "phase", "name": "supernet", "seconds": round(seconds, 3)})
             self._checkpoint("supernet").clear()
         tensors, meta = load_tensors(file)

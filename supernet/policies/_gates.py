@@ -68,7 +68,7 @@ class Gated(Policy):
 
     @property
     def collapsed(self) -> int | None:
-        """Steps done when a cut would have left no gate."""
+        """Steps done when a cut would first have left no gate."""
         return int(self.collapse) or None
 
     def cut(self, gates: Tensor, step: int) -> None:

@@ -64,7 +64,7 @@ class Policy(ABC):
     form after training. bilevel: gates learn on validation batches, second_order: through an unrolled step of the
     store. traces: one training yields a front by itself. switches_modules: decides which modules are adapted, and
     nothing else; draws_zero: a module left alone is one of its choices. runs: length of its training in full
-    fine-tunes. collapsed: steps done when its gates would all have become 0, None where they never did.
+    fine-tunes.
     """
 
     nested = True
@@ -72,7 +72,6 @@ class Policy(ABC):
     second_order = False
     traces = False
     switches_modules = False
-    collapsed: int | None = None
     draws_zero = True
     runs: float = SUPERNET_RUNS
 
@@ -116,6 +115,11 @@ class Policy(ABC):
 
     def observe(self, net: Elastic, batches: Sequence[Mapping[str, Tensor]]) -> None:  # noqa: B027  # most need none
         """Looks at some batches after training, before the support is chosen."""
+
+    @property
+    def collapsed(self) -> int | None:
+        """Steps done when its gates would all have become 0; None where they never would, or there are none."""
+        return None
 
     @classmethod
     def trains_prefixes(cls) -> bool:

@@ -90,7 +90,7 @@ REFUSALS: list[tuple[list[str], int, str]] = [
     (["run", "--config", "{typed}"], 2, "typed.toml: trials = 'many' must be int"),
     (["resume", "/nonexistent/run"], 2, "/nonexistent/run: no run there"),
     (["front", "/nonexistent/run"], 2, "/nonexistent/run: no run there"),
-    (["check", "{ranks}"], 2, "ranks.lark:4:"),
+    (["check", "{ranks}"], 2, "ranks.lark:5:1: no rank of lora (4096) fits"),
     (["list", "planets"], 2, "no kind 'planets'"),
     (["sample", "lora_ranks", "-n", "-1"], 2, "-n -1: must be at least 0"),
 ]  # fmt: skip

@@ -17,23 +17,14 @@ from archrank.search.run import resume
 from archrank.search.supernet_training import start_store
 from archrank.supernet.adapters.lora_xs import LoRAXS
 
-FAMILIES = ("hydra", "lora_xs")
+SPACES = {"hydra": "hydra", "svd_cores": "lora_xs"}
+"""Family by shipped space."""
 
 
-def space(folder: Path, family: str) -> str:
-    """`lora_ranks` with another family."""
-    file = folder / f"{family}.lark"
-    text = ar.spaces.path("lora_ranks").read_text()
-    file.write_text(text.replace('"lora" ', f'"{family}" ').replace("-> lora", f"-> {family}"))
-    return str(file)
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=list(SPACES))
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    folder = tmp_path_factory.mktemp("runs")
-    return ar.run(
-        space(folder, request.param), out=folder / "1", train_steps=20, trials=12, finalists=1, seed=3, hw="a100"
-    )
+    out = tmp_path_factory.mktemp("runs") / "1"
+    return ar.run(request.param, out=out, train_steps=20, trials=12, finalists=1, seed=3, hw="a100")
 
 
 def job_of(run: Run) -> Job:
@@ -46,7 +37,8 @@ def test_every_phase_is_there_and_costs_are_what_is_trained(run: Run) -> None:
     assert counts["inherited"] == 12
     assert counts["reranked"] == 2
     assert counts["final"] >= 2
-    assert "uniform r = 16 (r_max)" in run.verdict
+    top = 16 if run.space.name == "hydra" else 32
+    assert f"uniform r = {top} (r_max)" in run.verdict
     net = job_of(run).net
     for t in run.trials:
         held = sum(p.numel() for p in net.sliced(run.ranks(t)).adapters.parameters())
@@ -93,25 +85,24 @@ def test_agreement_trains_lora_alone(run: Run, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("policy", ["sora", "full", "diffora", "maestro", "dylora:frozen", "adalora", "codyra"])
-def test_a_policy_that_needs_loras_components_is_refused_by_name(policy: str, tmp_path: Path) -> None:
-    file = space(tmp_path, "hydra")
+def test_a_policy_that_needs_loras_components_is_refused_by_name(policy: str) -> None:
     text = f"--policy {policy}: weighs, orders or freezes single components, and the space 'hydra' has hydra, which"
     with pytest.raises(ConfigError, match=text) as told:
-        prepare(RunConfig(space=file, policy=policy))
+        prepare(RunConfig(space="hydra", policy=policy))
     assert "choose dylora, mixed, nls or sandwich" in str(told.value)
 
 
 @pytest.mark.parametrize("policy", ["sandwich", "dylora", "nls"])
-def test_policies_that_draw_prefixes_serve_every_family(policy: str, tmp_path: Path) -> None:
-    for family in FAMILIES:
-        assert prepare(RunConfig(space=space(tmp_path, family), policy=policy)).family == family
+def test_policies_that_draw_prefixes_serve_every_family(policy: str) -> None:
+    for space, family in SPACES.items():
+        assert prepare(RunConfig(space=space, policy=policy)).family == family
 
 
-def test_a_core_starts_from_the_first_update_the_same_each_time(tmp_path: Path) -> None:
+def test_a_core_starts_from_the_first_update_the_same_each_time() -> None:
     """What an interrupted training needs: its checkpoint holds cores, and their bases come from this start."""
     starts = []
     for _ in range(2):
-        job = prepare(RunConfig(space=space(tmp_path, "lora_xs"), seed=1))
+        job = prepare(RunConfig(space="svd_cores", seed=1))
         start_store(job)
         assert all(isinstance(a, LoRAXS) and bool(a.C.any()) for a in job.net.adapters)
         starts.append(job.net.adapters.state_dict())
@@ -123,9 +114,8 @@ def test_an_interrupted_run_of_cores_goes_on_to_the_same_weights(tmp_path: Path)
     from archrank.search.interrupt import Interrupted
     from archrank.search.phases import Shell
 
-    file = space(tmp_path, "lora_xs")
     settings = {"train_steps": 10, "trials": 4, "finalists": 0, "seed": 2}
-    whole = ar.run(file, out=tmp_path / "a", **settings)  # type: ignore[arg-type]
+    whole = ar.run("svd_cores", out=tmp_path / "a", **settings)  # type: ignore[arg-type]
     calls = []
     pause = Shell._pause
 
@@ -138,7 +128,7 @@ def test_an_interrupted_run_of_cores_goes_on_to_the_same_weights(tmp_path: Path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Shell, "_pause", stop)
         with pytest.raises(Interrupted):
-            ar.run(file, out=tmp_path / "b", **settings)  # type: ignore[arg-type]
+            ar.run("svd_cores", out=tmp_path / "b", **settings)  # type: ignore[arg-type]
     assert (tmp_path / "b" / "checkpoint.safetensors").exists()
     again = resume(tmp_path / "b")
     assert [t.values for t in again.trials] == [t.values for t in whole.trials]

@@ -154,7 +154,7 @@ def test_commands_on_a_run(run: Run, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["run", "lora_ranks", "--out", str(run.path)]) == 2
     assert f"holds a run already; go on with `search resume {run.path}`" in capsys.readouterr().err
     assert main(["resume", str(run.path), "--json"]) == 0
-    assert {"run", "seconds", "verdict", "front"} == set(json.loads(capsys.readouterr().out))
+    assert {"run", "seconds", "verdict", "configurations", "front"} == set(json.loads(capsys.readouterr().out))
 
 
 def test_a_runs_own_config_repeats_it(run: Run, tmp_path: Path) -> None:

@@ -31,10 +31,10 @@ def batches(step):
 
 loss = lambda logits, batch: torch.nn.functional.cross_entropy(logits, batch["labels"])
 kept = {}
-for name in ("mixed", "sora"):
+for name in ("mixed", "sora", "autolora:second-order"):
     net = elastic(base, "lora_ranks", r_max=4)
     rule = policies.load(name)(net.shapes, 4, seed=3, ranks=[0, 1, 2, 4])
-    train(net, batches, loss, TrainPlan(12, 1e-3, seed=2), policy=rule)
+    train(net, batches, loss, TrainPlan(12, 1e-3, seed=2), policy=rule, validation=lambda s: batches(s + 1000))
     kept |= {f"{name} {k}": v for k, v in net.adapters.state_dict().items()}
     kept[f"{name} gates"] = rule.spectrum(5, range(40, 47)).detach()
 if rank == 0:
