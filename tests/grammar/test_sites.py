@@ -316,3 +316,25 @@ def test_one_module_alone() -> None:
     single = space.within(adapter_params=(4, 4))
     with pytest.raises(ValueError, match="no sentence other than the parent"):
         single.mutate(b, rng)
+
+
+ONE_RANK = (
+    '//@ target_modules = "all-linear"\nstart: site+  //@ each = target_modules\nsite: MODULE ":" adapter\n'
+    'adapter: "none" -> none | "lora" "(" RANK {more}")" -> lora\nRANK: {rank}\nALPHA: "16"\n'
+    "MODULE: /[A-Za-z_][\\w.]*/  //@ bound\n%ignore /\\s+/\n"
+)
+
+
+def test_a_rank_of_one_value_reaches_its_adapter_and_a_constant_beside_a_choice_does_not() -> None:
+    one = grammar.loads(ONE_RANK.format(more="", rank='"4"')).bind(SHAPES)
+    assert one.ranks == (4,)
+    d = one.from_ranks({"a.q": 4})
+    assert d.text == "a.q:lora(4) a.v:none b.up:none b.down:none"
+    assert one.parse(d.text) == d
+    assert one.cost(d).adapter_params == 4 * 16
+    assert one.size() == 2**4
+    two = grammar.loads(ONE_RANK.format(more='"," ALPHA ', rank='"4" | "8"')).bind(SHAPES)
+    assert two.ranks == (4, 8)
+    assert two.from_ranks({"a.q": 8}).text.startswith("a.q:lora(8,16) ")
+    with pytest.raises(grammar.SpaceError, match="lora takes 1 numbers from terminals, this alternative gives 0"):
+        grammar.loads(ONE_RANK.format(more='"," ALPHA ', rank='"4"'))
