@@ -2,7 +2,7 @@
 
     python benchmarks/racing.py --out benchmarks/results/racing.json [--seed 0]
 
-Three seeds, each with a supernet of its own. Population: 200 sampled candidates by loss and adapter parameters, rows of
+Five seeds, each with a supernet of its own. Population: 200 sampled candidates by loss and adapter parameters, rows of
 a full evaluation over rows of the race (the pilot's counted in), certain and with sampled blocks at error 0.05. Search:
 200 trials of the run's own search phase, by strategy, raced and not from the same supernet; `random` proposes the same
 to both, `nsga2` does not, so its fronts are compared by hypervolume. Seconds are CPU time of one thread.
@@ -30,7 +30,7 @@ from archrank.search.run import prepared
 from archrank.supernet.race_evaluation import race_population
 from archrank.supernet.racing import Race
 
-SEEDS, CANDIDATES = 3, 200
+SEEDS, CANDIDATES = 5, 200
 
 
 def front(losses: Sequence[float], cost: Sequence[float]) -> set[int]:
