@@ -108,7 +108,11 @@ def coverage(found: Comparison) -> NDArray[np.float64]:
 
 
 def compare(folders: Sequence[str]) -> Comparison:
-    """ConfigError where the runs search for different things, or nothing is measured."""
+    """ConfigError where a run is given twice, the runs search for different things, or nothing is measured."""
+    resolved = [Path(folder).resolve() for folder in folders]
+    twice = next((f for i, f in enumerate(folders) if resolved[i] in resolved[:i]), None)
+    if twice is not None:
+        raise ConfigError(f"{twice}: given twice, which would count one seed as two; give each run once")
     runs = tuple(open_run(folder) for folder in folders)
     first = runs[0].objectives
     for run in runs[1:]:

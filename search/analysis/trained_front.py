@@ -51,8 +51,8 @@ def trained_front(run: Run) -> Band:
     volumes = np.array(
         [[hypervolume(drawn[i], run.scale.reference) for _, i in fronts] for drawn in _draws(before, after, rng)]
     )
-    low, middle, high = np.quantile(volumes, [0.05, 0.5, 0.95], axis=0)
-    points = [(n, *map(float, band)) for (n, _), *band in zip(fronts, low, middle, high, strict=True)]
+    ends = np.quantile(volumes, [0.05, 0.5, 0.95], axis=0).T.tolist()
+    points = [(n, low, middle, high) for (n, _), (low, middle, high) in zip(fronts, ends, strict=True)]
     return Band(points, _said(stage, len(later)))
 
 
@@ -85,10 +85,10 @@ def _fronts(counts: Sequence[int], points: Array, total: int) -> list[tuple[int,
 
 def _draws(before: Array, after: Array, rng: np.random.Generator) -> list[Array]:
     """DRAWS tables (trials, m) of later values: as measured, else predicted."""
-    pairs = np.flatnonzero(np.isfinite(after).all(axis=1))
+    known = np.asarray(np.isfinite(after).all(axis=1))
+    pairs = np.flatnonzero(known)
     changing = [j for j in range(before.shape[1]) if (after[pairs, j] != before[pairs, j]).any()]
     stretch = np.sqrt(len(pairs) / (len(pairs) - 2))
-    known = np.isfinite(after).all(axis=1)
     tables = []
     for _ in range(DRAWS):
         some = pairs[rng.integers(len(pairs), size=len(pairs))]

@@ -130,11 +130,9 @@ def _curves(found: Comparison) -> Figure:
         colour = f"var(--series-{place % _COLOURS})"
         x = list(group.counts)
         if len(group.members) > 1:
-            traces += [
-                {**quiet, "x": x, "y": list(group.low), "line": {"width": 0}},
-                {**quiet, "x": x, "y": list(group.high), "line": {"width": 0}, "fill": "tonexty"}
-                | {"fillcolor": colour, "opacity": 0.16},
-            ]
+            edge = {**quiet, "x": x, "line": {"width": 0, "shape": "hv"}}
+            filled = {"fill": "tonexty", "fillcolor": f"var(--area-{place % _COLOURS})"}
+            traces += [{**edge, "y": list(group.low)}, {**edge, "y": list(group.high), **filled}]
             for i in group.members:
                 curve = found.curves[i]
                 thin = {"width": 0.8, "color": colour, "shape": "hv"}

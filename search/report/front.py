@@ -30,10 +30,13 @@ QUALITY_SPREAD, COST_SPREAD = 100.0, 8.0
 
 def scatter(data: ReportData, rows: Sequence[Row]) -> Figure:
     """Every finished trial by stage, the front on top; one view for each pair of objectives."""
+    done = sum(r.state == "done" for r in rows)
+    names = " and ".join(name for name, _, _ in data.objectives)
+    says = f"{names} of {done:,} finished trials, {len(data.front):,} of them on the front."
     if len(data.objectives) == 1:
-        return Figure("front", [_over_evaluations(data, rows)], _hovers(data, rows))
+        return Figure("front", [_over_evaluations(data, rows)], _hovers(data, rows), says)
     order = [data.quality, *(i for i in range(len(data.objectives)) if i != data.quality)]
-    return Figure("front", [_pair(data, rows, x, y) for y, x in combinations(order, 2)], _hovers(data, rows))
+    return Figure("front", [_pair(data, rows, x, y) for y, x in combinations(order, 2)], _hovers(data, rows), says)
 
 
 def _hovers(data: ReportData, rows: Sequence[Row]) -> dict[str, list[str]]:

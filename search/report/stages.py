@@ -26,7 +26,8 @@ def _seen(found: Sequence[Chain]) -> list[str]:
 
 def slopes(data: ReportData, found: Sequence[Chain]) -> Figure:
     """One line a candidate, through its stages."""
-    return Figure("slopes", [_slope(data, found, o) for o in changing(data, found)])
+    says = f"{len(found)} candidates, each a line through its values at {', '.join(map(stage_name, _seen(found)))}."
+    return Figure("slopes", [_slope(data, found, o) for o in changing(data, found)], says=says)
 
 
 def _slope(data: ReportData, found: Sequence[Chain], objective: tuple[str, str, str]) -> View:
@@ -71,7 +72,8 @@ def _stage_points(data: ReportData, found: Sequence[Chain], name: str, stage: st
 
 def against(data: ReportData, found: Sequence[Chain]) -> Figure:
     """Later values against the first stage's, with the line on which nothing changed."""
-    return Figure("against", [_against(data, found, o) for o in changing(data, found)])
+    says = f"Later values of {len(found)} candidates against their first; the table below tells how well they agree."
+    return Figure("against", [_against(data, found, o) for o in changing(data, found)], says=says)
 
 
 def _against(data: ReportData, found: Sequence[Chain], objective: tuple[str, str, str]) -> View:

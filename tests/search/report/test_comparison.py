@@ -15,6 +15,7 @@ from archrank import grammar
 from archrank.grammar import Derivation
 from archrank.search.bench.cells import intervals
 from archrank.search.comparing import Comparison, compare, coverage, differences, write_page
+from archrank.search.config import ConfigError
 
 TEXT = 'start: site site\nsite: "r" RANK -> site\nRANK: "1" | "2" | "4" | "8"\n'
 Read = Callable[[str], dict[str, Any]]
@@ -61,6 +62,12 @@ def test_settings_other_than_the_seed_part_groups(tmp_path: Path) -> None:
     assert [g.members for g in found.groups] == [(0, 1), (2,)]
     assert [g.name.removeprefix("<text>, random") for g in found.groups] == [", where –", ", where ms <= 12"]
     assert differences(found.runs) == {"where": ["–", "–", "ms <= 12"], "seed": ["0", "1", "2"]}
+
+
+def test_a_run_counts_once(found: Comparison) -> None:
+    path = found.runs[0].path
+    with pytest.raises(ConfigError, match=r"a: given twice, which would count one seed as two; give each run once"):
+        compare([str(path), str(found.runs[1].path), str(path.parent / "x" / ".." / "a")])
 
 
 def test_coverage_is_the_share_that_is_dominated(found: Comparison) -> None:

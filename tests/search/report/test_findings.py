@@ -33,6 +33,9 @@ def test_figures_are_told_in_words(page: str) -> None:
     assert "90 % interval 9 to 10.5" in next(s for s in said if s.startswith("Hypervolume"))
     assert any(s.startswith("Parallel coordinates of 200 candidates") for s in said)
     assert any("For loss most matters" in s for s in said)
+    assert "loss and adapter_params of 224 finished trials, 8 of them on the front." in said
+    assert len(said) == len(set(said)) == 7
+    assert all(s.endswith(".") for s in said)
 
 
 def test_coordinates_hold_every_candidate_of_the_first_stage(realistic: ReportData, page: str, figures: Read) -> None:
