@@ -68,6 +68,7 @@ def read_candidates(run: Run, chosen: Sequence[int] = ()) -> Candidates:
 def _first(run: Run, read: Candidates) -> tuple[list[Trial], list[Derivation]]:
     """The trials with full values at the first stage, and their candidates."""
     trials = [t for t in run.trials if t.stage == "inherited" and t.state == "done" and not t.raced and t.key in read]
+    trials = [t for t in trials if all(o.name in t.values for o in run.objectives)]
     return trials, [read[t.key] for t in trials]
 
 

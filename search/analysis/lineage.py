@@ -62,6 +62,10 @@ class Lineages:
         first, *earlier = stages_of(trial, self._by_id)
         steps = [Step(first.id, ""), *(Step(t.id, "the same candidate, trained further") for t in earlier)]
         trial = earlier[-1] if earlier else first
+        origin = self._first[self._row[trial.key]]
+        if origin.id < trial.id:
+            steps.append(Step(origin.id, "the same candidate, evaluated before"))
+            trial = origin
         if trial.stage != "inherited":
             return Lineage(steps, "a reference, trained without having been searched for")
         row = self._row[trial.key]

@@ -20,7 +20,7 @@ from archrank.search.pareto import hypervolume, non_dominated
 from archrank.search.report.data import STAGE_NAMES
 from archrank.search.report.findings import Band
 from archrank.search.results import Run
-from archrank.search.trial import Trial
+from archrank.search.trial import STAGES, Trial
 
 __all__ = ["FEWEST", "trained_front"]
 
@@ -37,7 +37,7 @@ def trained_front(run: Run) -> Band:
         return Band(said="")
     first = [t for t in run.trials if t.stage == "inherited"]
     usable = [(n, t) for n, t in enumerate(first, 1) if t.state == "done" and not t.raced]
-    stage, later = _later(run, {t.id for _, t in usable})
+    stage, later = _later(run, [t for _, t in usable])
     if len(later) < FEWEST:
         return Band(said=_none(run, len(later)))
     trials = [t for _, t in usable]
@@ -56,14 +56,16 @@ def trained_front(run: Run) -> Band:
     return Band(points, _said(stage, len(later)))
 
 
-def _later(run: Run, first: set[int]) -> tuple[str, dict[int, Trial]]:
-    """The latest stage that at least FEWEST candidates of `first` have, else that of most; their trials there."""
-    by_id = {t.id: t for t in run.trials}
-    found: dict[str, dict[int, Trial]] = {"final": {}, "reranked": {}}
+def _later(run: Run, first: Sequence[Trial]) -> tuple[str, dict[int, Trial]]:
+    """The latest stage that at least FEWEST candidates of `first` have, else that of most; {first trial: the later}."""
+    by_id, ids, by_key = {t.id: t for t in run.trials}, {t.id for t in first}, {t.key: t.id for t in first}
+    found: dict[str, dict[int, Trial]] = {stage: {} for stage in reversed(STAGES[1:])}
     for trial in run.trials:
-        root = stages_of(trial, by_id)[-1]
-        if trial.stage in found and trial.state == "done" and root.id in first:
-            found[trial.stage][root.id] = trial
+        if trial.stage in found and trial.state == "done":
+            root: int | None = stages_of(trial, by_id)[-1].id
+            root = root if root in ids else by_key.get(trial.key)
+            if root is not None:
+                found[trial.stage][root] = trial
     stage = next((s for s, of in found.items() if len(of) >= FEWEST), max(found, key=lambda s: len(found[s])))
     return stage, found[stage]
 

@@ -62,6 +62,13 @@ def test_references_and_failed_candidates(space: Space, run_of: RunOf) -> None:
     assert [s.trial for s in _lineages(run).of(0).steps] == [0]
 
 
+def test_a_later_stage_without_a_parent_is_found_by_its_candidate(space: Space, run_of: RunOf) -> None:
+    trials = [_trial(0, "d1 conv conv conv", 1), _trial(1, "d1 conv conv conv", 0.5, "measured")]
+    found = _lineages(run_of(space, trials)).of(1)
+    assert [(s.trial, s.relation) for s in found.steps] == [(1, ""), (0, "the same candidate, evaluated before")]
+    assert found.end == "the first candidate of the run"
+
+
 def test_a_long_lineage_ends_and_long_changes_are_counted(run_of: RunOf) -> None:
     space = spaces.load("lora_ranks").bind({f"layers.{i}.q": (32, 32) for i in range(24)})
     texts = [space.from_ranks({f"layers.{i}.q": 4 for i in range(n)}).text for n in (1, 11, 12, 13, 14, 15, 16, 17)]

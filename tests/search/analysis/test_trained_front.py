@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from archrank.grammar import Space
 from archrank.search.analysis.trained_front import trained_front
-from archrank.search.pareto import hypervolume
+from archrank.search.pareto import hypervolume, non_dominated
 from archrank.search.results import Run
 from archrank.search.trial import Trial
 
@@ -40,8 +41,6 @@ def test_an_exact_line_leaves_no_doubt(space: Space, run_of: RunOf) -> None:
     assert all(high - low < 1e-9 for _, low, _, high in band.points)
     first = [t for t in run.trials if t.stage == "inherited"]
     points = np.array([[t.values["loss"], t.values["flops"]] for t in first])
-    from archrank.search.pareto import non_dominated
-
     front = points[non_dominated(points)] * [0.5, 1]
     assert band.points[-1][0] == 60
     assert band.points[-1][2] == pytest.approx(hypervolume(front, np.array([4.0, 120.0])))
@@ -75,13 +74,19 @@ def test_too_few_trained_candidates_give_none(space: Space, run_of: RunOf, pairs
     assert band.said.startswith(said)
 
 
+def test_later_values_without_a_parent_are_matched_by_their_candidate(space: Space, run_of: RunOf) -> None:
+    trials = _trials(space, 10, 0.1)
+    told = [replace(t, parent=None, stage="measured") if t.stage == "final" else t for t in trials]
+    by_parent, by_key = (trained_front(run_of(space, of, worst=WORST)) for of in (trials, told))
+    assert by_key.points == by_parent.points
+    assert "without a measured value" in by_key.said
+
+
 def test_a_run_without_reference_has_no_curve_to_doubt(space: Space, run_of: RunOf) -> None:
     assert trained_front(run_of(space, _trials(space, 10, 0.1))).points == ()
 
 
 def test_raced_trials_stand_on_no_front(space: Space, run_of: RunOf) -> None:
-    from dataclasses import replace
-
     trials = _trials(space, 10, 0.1)
     best = replace(trials[30], values={"loss": 0.001, "flops": 0.0}, extra={"raced": 3})
     with_raced = run_of(space, [*trials[:30], best, *trials[31:]], worst=WORST)
