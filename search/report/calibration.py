@@ -18,9 +18,8 @@ FEWEST = 8
 DRAWS = 1000
 NOTE = (
     "τ is Kendall's rank correlation (τ-b) over the candidates that have both values; in brackets, from "
-    f"{FEWEST} candidates on, its 95 % interval, the percentile bootstrap over them. Candidates were promoted for "
-    "their early values and lie closer together than all do, which lowers τ. Spread: the standard deviation of the "
-    "change."
+    f"{FEWEST} candidates on, its 95 % interval, the percentile bootstrap over them. These were promoted for their "
+    "early values, so it is not the τ of all candidates. Spread: the standard deviation of the change."
 )
 
 
