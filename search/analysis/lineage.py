@@ -9,6 +9,7 @@ of equal ones. A step that would change more than half of the decisions is none:
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from difflib import SequenceMatcher
@@ -28,6 +29,7 @@ __all__ = ["Lineages", "stages_of"]
 
 STEPS = 6  # back from the first evaluation
 SHOWN = 8  # changes of a step
+_WORD = re.compile(r"[\w.]+")
 
 
 def stages_of(trial: Trial, by_id: Mapping[int, Trial]) -> list[Trial]:
@@ -76,7 +78,7 @@ class Lineages:
                 return Lineage(steps, end)
             changes = self._changes(nearest, row)
             apart = int(self._distances(row)[nearest])
-            relation = f"{apart} of {self._size(row)} {self._unit} differ"
+            relation = f"{apart} of {self._size(row, nearest)} {self._unit} differ"
             more = max(0, len(changes) - SHOWN)
             steps.append(Step(self._first[nearest].id, relation, changes[:SHOWN], more))
             row = nearest
@@ -106,7 +108,7 @@ class Lineages:
 
     @cached_property
     def _words(self) -> list[Counter[str]]:
-        return [Counter(t.text.split()) for t in self._first]
+        return [Counter(_WORD.findall(t.text)) for t in self._first]
 
     def _distances(self, row: int) -> NDArray[np.int64]:
         """(row,): from each earlier candidate."""
@@ -117,28 +119,31 @@ class Lineages:
         apart = [max(((mine - w).total()), (w - mine).total()) for w in self._words[:row]]
         return np.array(apart, dtype=np.int64)
 
-    def _size(self, row: int) -> int:
+    def _size(self, row: int, other: int) -> int:
+        """How many decisions either of the two takes; words of the longer sentence."""
         if self._codes is None:
-            return self._words[row].total()
+            return max(self._words[row].total(), self._words[other].total())
         open_ = np.array([len(p.labels) > 1 for p in self._places])
-        return int((open_ & (self._codes[row] >= 0)).sum())
+        return int((open_ & ((self._codes[row] >= 0) | (self._codes[other] >= 0))).sum())
 
     def _nearest(self, row: int) -> int | None:
         apart = self._distances(row)
-        if not len(apart) or 2 * apart.min() > self._size(row):
+        if not len(apart):
             return None
-        return int(np.flatnonzero(apart == apart.min())[-1])
+        found = int(np.flatnonzero(apart == apart.min())[-1])
+        return found if 2 * apart[found] <= self._size(row, found) else None
 
     def _end(self, row: int) -> str:
         apart = self._distances(row)
+        other = int(np.flatnonzero(apart == apart.min())[-1])
         return (
-            f"a new candidate: the nearest earlier one, #{self._first[int(apart.argmin())].id}, differs in "
-            f"{int(apart.min())} of {self._size(row)} {self._unit}"
+            f"a new candidate: the nearest earlier one, #{self._first[other].id}, differs in "
+            f"{int(apart[other])} of {self._size(row, other)} {self._unit}"
         )
 
     def _changes(self, old: int, new: int) -> list[str]:
         if self._codes is None:
-            return _edits(self._first[old].text.split(), self._first[new].text.split())
+            return _edits(_WORD.findall(self._first[old].text), _WORD.findall(self._first[new].text))
         pairs = zip(self._names, self._places, self._codes[old], self._codes[new], strict=True)
         return [f"{name}: {_way(place, a)} → {_way(place, b)}" for name, place, a, b in pairs if a != b]
 

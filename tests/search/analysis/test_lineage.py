@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from archrank import spaces
+from archrank import grammar, spaces
 from archrank.grammar import Space
 from archrank.search.analysis.device_fronts import device_fronts
 from archrank.search.analysis.found import findings_of, read_candidates
@@ -80,16 +80,14 @@ def test_a_long_lineage_ends_and_long_changes_are_counted(run_of: RunOf) -> None
 
 
 def test_recursive_spaces_differ_in_words(run_of: RunOf) -> None:
-    from archrank import grammar
-
     space = grammar.loads(
         'start: block\nblock: "conv" block -> more | "pool" block -> pools | "end" -> end\n%ignore /\\s+/\n'
     )
-    texts = ["conv conv conv end", "conv pool conv end", "pool end"]
+    texts = ["conv conv conv end", "conv pool conv end", "pool pool pool pool end"]
     found = _lineages(run_of(space, [_trial(i, t, 1) for i, t in enumerate(texts)]))
     assert found.of(1).steps[1].changes == ["conv → pool"]
     assert found.of(1).steps[1].relation == "1 of 4 words differ"
-    assert found.of(2).end.startswith("a new candidate: the nearest earlier one, #1, differs in 2 of 2 words")
+    assert found.of(2).end == "a new candidate: the nearest earlier one, #1, differs in 3 of 5 words"
 
 
 def test_the_front_of_each_device(space: Space, run_of: RunOf) -> None:
@@ -122,3 +120,16 @@ def test_a_space_that_cannot_be_read_is_a_warning(space: Space, run_of: RunOf, t
     assert not found.lineages
     assert not found.importances
     assert "space.lark cannot be read, so what rests on derivations is left out: " in warning
+
+
+def test_words_are_told_apart_without_spaces(run_of: RunOf) -> None:
+    space = grammar.loads('start: b\nb: "seq(" b "," b ")" -> seq | "conv" -> conv | "pool" -> pool\n')
+    texts = ["seq(conv,seq(pool,conv))", "seq(conv,seq(pool,pool))"]
+    step = _lineages(run_of(space, [_trial(i, t, 1) for i, t in enumerate(texts)])).of(1).steps[1]
+    assert (step.relation, step.changes) == ("1 of 5 words differ", ["conv → pool"])
+
+
+def test_decisions_that_one_of_two_takes_are_counted(run_of: RunOf) -> None:
+    space = grammar.loads('start: "a" -> a | "b" R R R -> b\nR: "1" | "2" | "4"\n%ignore /\\s+/\n')
+    found = _lineages(run_of(space, [_trial(0, "b 1 2 4", 1), _trial(1, "a", 1)])).of(1)
+    assert found.end == "a new candidate: the nearest earlier one, #0, differs in 4 of 4 decisions"
