@@ -25,7 +25,8 @@ from archrank.search import candidates
 from archrank.search.config import RunConfig
 from archrank.search.interrupt import Interrupts
 from archrank.search.progress import Silent
-from archrank.search.run import _Phases, prepared
+from archrank.search.rank_run import RankPhases
+from archrank.search.run import prepared
 from archrank.supernet.race_evaluation import race_population
 from archrank.supernet.racing import Race
 
@@ -41,11 +42,11 @@ def front(losses: Sequence[float], cost: Sequence[float]) -> set[int]:
     }
 
 
-def phases(seed: int, strategy: str, folder: Path, *, whole: bool = False) -> _Phases:
+def phases(seed: int, strategy: str, folder: Path, *, whole: bool = False) -> RankPhases:
     """A run up to its search."""
     folder.mkdir(exist_ok=True)
     job = prepared(RunConfig(seed=seed, strategy=strategy, race="off" if whole else "on", trials=CANDIDATES, threads=1))
-    found = _Phases(job, folder)  # type: ignore[arg-type]
+    found = RankPhases(job, folder)  # type: ignore[arg-type]
     found.progress = Silent()
     with Interrupts() as found.interrupts:
         found._head()
@@ -54,7 +55,7 @@ def phases(seed: int, strategy: str, folder: Path, *, whole: bool = False) -> _P
     return found
 
 
-def population(run: _Phases, seed: int) -> dict[str, object]:
+def population(run: RankPhases, seed: int) -> dict[str, object]:
     """Both races of one population."""
     job = run.job
     ds = job.space.sample(np.random.default_rng(seed), n=CANDIDATES)

@@ -20,14 +20,12 @@ from archrank.search.candidates import weights_of
 from archrank.search.card import model_card
 from archrank.search.config import ConfigError
 from archrank.search.errors import ExportError
-from archrank.search.job import new_parameters
 from archrank.search.results import Run
+from archrank.search.saved import done_trial, home_of, kept_file, saved_base
 from archrank.search.trial import Trial
 from archrank.supernet import tasks
 from archrank.supernet.adapters.lora import LoRA
-from archrank.supernet.base import load_base
 from archrank.supernet.checkpoint import load_tensors
-from archrank.supernet.export import Home
 from archrank.supernet.net import Elastic
 from archrank.supernet.onnx_export import compare, onnx_answers
 from archrank.supernet.quiet import quiet_transformers
@@ -89,36 +87,16 @@ class Taken:
 
 def extract(run: Run, trial: Trial | int) -> SubNetwork:
     """A trial's sub-network with the weights that its values were measured with; ConfigError when they are gone."""
-    if isinstance(trial, int):
-        trial = run.trial(trial)
-    if trial.state != "done":
-        raise ConfigError(
-            f"trial {trial.id} is {trial.state} ({trial.reason or 'no reason told'}): there is nothing to extract"
-        )
-    config = run.config
-    base = load_base(config.base, config.task, label_names=run.labels, seed=config.seed)
-    head = run.path / "head.safetensors"
-    if base.new_head:
-        tensors = _read(head)
-        for i, p in enumerate(new_parameters(base)):
-            p.data.copy_(tensors[f"p{i}"])
+    trial = done_trial(run, trial)
+    base = saved_base(run, "sub-network")
     own = weights_of(run.path, trial.id)
-    tensors = _read(own if own.exists() or trial.stage != "inherited" else run.path / "supernet.safetensors")
+    file = own if own.exists() or trial.stage != "inherited" else run.path / "supernet.safetensors"
+    tensors = load_tensors(kept_file(file, "sub-network"))[0]
     factors: dict[str, tuple[Tensor, Tensor]] = {}
     for name, rank in run.ranks(trial).items():
         A, B = tensors[f"{name}.A"], tensors[f"{name}.B"]
         factors[name] = (A[:rank].clone(), B[:, :rank].clone())
-    task = tasks.load(base.task)
-    return SubNetwork(base.model, factors, Home(base.name_or_path, task.peft_task, base.new_head, base.processor))
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.exists():
-        raise ConfigError(
-            f"{path}: is gone; without it the sub-network cannot be extracted. "
-            "`search resume` the run first if it is unfinished"
-        )
-    return load_tensors(path)[0]
+    return SubNetwork(base.model, factors, home_of(base))
 
 
 def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str) -> Taken:
