@@ -120,10 +120,9 @@ def _lines(axes: Sequence[_Axis], label: str, rows: Sequence[Row], line: Spec) -
     y: list[float | None] = []
     told: list[str] = []
     for row in rows:
-        said = "<br>".join([f"<b>#{row.id}</b>", *(a.told[row.id] for a in axes)])
         x += [*range(len(axes)), None]
         y += [*(round(a.at[row.id], 4) for a in axes), None]
-        told += [*([said] * len(axes)), ""]
+        told += [*(f"<b>#{row.id}</b> · {a.told[row.id]}" for a in axes), ""]
     return {
         "type": "scatter",
         "mode": "lines",
