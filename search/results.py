@@ -249,6 +249,12 @@ class Run:
             text += f"\nthe same for every candidate ({self.config.deploy}, {self.config.serve_dtype}): {told}\n"
         return text
 
+    def _repr_html_(self) -> str:
+        """How far it is, and its front, in a notebook."""
+        from archrank.search.notebook import run_html
+
+        return run_html(self)
+
     def extract(self, trial: Trial | int) -> SubNetwork | TakenNetwork | CutNetwork | Ensemble:
         """A trial's sub-network with the weights that its values were measured with.
 
