@@ -19,37 +19,29 @@ accuracy of the best candidate within 12.5, 25, 50 and 100 % of the uniform r_ma
 from __future__ import annotations
 
 import argparse
-import copy
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
+import rank_methods
+from rank_methods import ADALORA_TARGETS, Point, chosen, finalists, measured
 from record import Cells, interval, write_result
 
 from archrank.search.config import RunConfig
 from archrank.search.job import Job, prepare
 from archrank.search.pareto import hypervolume
 from archrank.search.run import start
-from archrank.supernet.net import Elastic
 from archrank.supernet.training import TrainPlan, train
 
 RATES = (5e-3, 1e-2, 2e-2)
 SHARES = (0.125, 0.25, 0.5, 1.0)
-Point = dict[str, float]
 
 
 def job_for(seed: int, steps: int, rate: float) -> Job:
     """The embedded task as `search run` prepares it."""
     return prepare(RunConfig(seed=seed, train_steps=steps, lr=rate))
-
-
-def measured(job: Job, net: Elastic, params: float) -> Point:
-    """Validation and test values of a trained net."""
-    val, test = job.score(net, "validation"), job.score(net, "test")
-    return {"params": params, "val_loss": val["loss"], "test_loss": test["loss"], "test_accuracy": test["accuracy"]}
 
 
 def trained(job: Job, ranks: dict[str, int], steps: int, rate: float, seed: int) -> Point:
@@ -87,60 +79,15 @@ def searched(strategy: str) -> Callable[[int, int, float], list[Point]]:
         with tempfile.TemporaryDirectory() as folder:
             full = round(15 * steps / 11)
             done = start(RunConfig(seed=seed, train_steps=full, lr=rate, strategy=strategy, out=f"{folder}/run"))
-            finals = [t for t in done.trials if t.stage == "final" and t.state == "done"]
-            return [
-                {
-                    "params": t.values["adapter_params"],
-                    "val_loss": t.values["loss"],
-                    "test_loss": t.extra["test"]["loss"],  # type: ignore[index]
-                    "test_accuracy": t.extra["test"]["accuracy"],  # type: ignore[index]
-                }
-                for t in finals
-            ]
+            return finalists(done)
 
     return run
 
 
 def adalora(seed: int, steps: int, rate: float) -> list[Point]:
-    """PEFT's AdaLoRA at average ranks 1, 2, 4, 8; parameters are those of the components it keeps."""
-    import peft
-
-    points = []
+    """PEFT's AdaLoRA at average ranks 1, 2, 4, 8."""
     total = round(3.75 * steps)
-    for target in (1, 2, 4, 8):
-        job = job_for(seed, steps, rate)
-        torch.manual_seed(seed)
-        config = peft.AdaLoraConfig(
-            target_modules=list(job.net.names),
-            init_r=-(-3 * target // 2),
-            target_r=target,
-            lora_alpha=-(-3 * target // 2),
-            lora_dropout=0.0,
-            tinit=total // 10,
-            tfinal=total // 3,
-            deltaT=10,
-            total_step=total,
-            orth_reg_weight=0.1,
-        )
-        model = peft.get_peft_model(copy.deepcopy(job.base.model), config).train()
-        weights = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)
-        plan, batches = TrainPlan(total, rate, seed=seed), job.batches(seed)
-        for step in range(total):
-            optimizer.param_groups[0]["lr"] = plan.rate(step)
-            batch, _ = batches(step)
-            model(**batch).loss.backward()
-            torch.nn.utils.clip_grad_norm_(weights, plan.max_grad_norm)
-            optimizer.step()
-            model.base_model.update_and_allocate(step)
-            optimizer.zero_grad()
-        kept = 0
-        for name, module in model.named_modules():
-            if hasattr(module, "lora_E") and "default" in module.lora_E:
-                live = int((module.lora_E["default"] != 0).sum())
-                kept += live * sum(job.net.shapes[name.removeprefix("base_model.model.")])
-        points.append(measured(job, Elastic(model.eval(), {}), kept))
-    return points
+    return [rank_methods.adalora(job_for(seed, steps, rate), r, total, rate, seed) for r in ADALORA_TARGETS]
 
 
 METHODS = {
@@ -150,12 +97,6 @@ METHODS = {
     "scatter": scatter,
     "adalora": adalora,
 }
-
-
-def chosen(points: list[Point], budget: float) -> Point | None:
-    """The point of least validation loss within the budget."""
-    inside = [p for p in points if p["params"] <= budget]
-    return min(inside, key=lambda p: p["val_loss"]) if inside else None
 
 
 def summary(points: list[Point], top: float, worst: float, floor: float) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
     python benchmarks/racing.py --out benchmarks/results/racing.json [--seed 0]
 
-Three seeds, each with a supernet of its own. Population: 200 sampled candidates by loss and adapter parameters, rows of
+Five seeds, each with a supernet of its own. Population: 200 sampled candidates by loss and adapter parameters, rows of
 a full evaluation over rows of the race (the pilot's counted in), certain and with sampled blocks at error 0.05. Search:
 200 trials of the run's own search phase, by strategy, raced and not from the same supernet; `random` proposes the same
 to both, `nsga2` does not, so its fronts are compared by hypervolume. Seconds are CPU time of one thread.
@@ -25,11 +25,12 @@ from archrank.search import candidates
 from archrank.search.config import RunConfig
 from archrank.search.interrupt import Interrupts
 from archrank.search.progress import Silent
-from archrank.search.run import _Phases, prepared
+from archrank.search.rank_run import RankPhases
+from archrank.search.run import prepared
 from archrank.supernet.race_evaluation import race_population
 from archrank.supernet.racing import Race
 
-SEEDS, CANDIDATES = 3, 200
+SEEDS, CANDIDATES = 5, 200
 
 
 def front(losses: Sequence[float], cost: Sequence[float]) -> set[int]:
@@ -41,11 +42,11 @@ def front(losses: Sequence[float], cost: Sequence[float]) -> set[int]:
     }
 
 
-def phases(seed: int, strategy: str, folder: Path, *, whole: bool = False) -> _Phases:
+def phases(seed: int, strategy: str, folder: Path, *, whole: bool = False) -> RankPhases:
     """A run up to its search."""
     folder.mkdir(exist_ok=True)
     job = prepared(RunConfig(seed=seed, strategy=strategy, race="off" if whole else "on", trials=CANDIDATES, threads=1))
-    found = _Phases(job, folder)  # type: ignore[arg-type]
+    found = RankPhases(job, folder)  # type: ignore[arg-type]
     found.progress = Silent()
     with Interrupts() as found.interrupts:
         found._head()
@@ -54,7 +55,7 @@ def phases(seed: int, strategy: str, folder: Path, *, whole: bool = False) -> _P
     return found
 
 
-def population(run: _Phases, seed: int) -> dict[str, object]:
+def population(run: RankPhases, seed: int) -> dict[str, object]:
     """Both races of one population."""
     job = run.job
     ds = job.space.sample(np.random.default_rng(seed), n=CANDIDATES)

@@ -32,7 +32,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import rank_methods
 import torch
+from rank_methods import ADALORA_TARGETS, Point, chosen, finalists, measured
 from record import Cells, interval, write_result
 
 from archrank.search.base_phases import HEAD_STEPS
@@ -51,7 +53,6 @@ from archrank.supernet.training import TrainPlan, train
 RATES = (5e-3, 1e-2)
 SHARES = (0.125, 0.25, 0.5, 1.0)
 TRIALS, UNITS = 100, 15
-Point = dict[str, float]
 Ranks = Mapping[str, int]
 
 
@@ -83,12 +84,6 @@ def job_for(task: Task, seed: int, steps: int, rate: float) -> Job:
 def price(job: Job, ranks: Ranks) -> float:
     """Adapter parameters."""
     return float(sum(r * sum(job.net.shapes[n]) for n, r in ranks.items()))
-
-
-def measured(job: Job, net: Elastic, params: float) -> Point:
-    """Validation and test values of a trained net."""
-    val, test = job.score(net, "validation"), job.score(net, "test")
-    return {"params": params, "val_loss": val["loss"], "test_loss": test["loss"], "test_accuracy": test["accuracy"]}
 
 
 def members(job: Job, nets: list[Elastic], steps: int, rate: float, seed: int) -> list[Point]:
@@ -126,17 +121,7 @@ def searched(**flags: str) -> Callable[[Task, int, int, float], list[Point]]:
                 strategy=flags.get("strategy", "nsga2"),
                 out=f"{folder}/run",
             )
-            done = start(config)
-            return [
-                {
-                    "params": t.values["adapter_params"],
-                    "val_loss": t.values["loss"],
-                    "test_loss": t.extra["test"]["loss"],  # type: ignore[index]
-                    "test_accuracy": t.extra["test"]["accuracy"],  # type: ignore[index]
-                }
-                for t in done.trials
-                if t.stage == "final" and t.state == "done"
-            ]
+            return finalists(start(config))
 
     return run
 
@@ -204,43 +189,9 @@ def eva(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
 
 
 def adalora(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
-    """PEFT's AdaLoRA at average ranks 1, 2, 4, 8; parameters are those of the components that it keeps."""
-    import peft
-
-    points, total = [], round(3.75 * steps)
-    for target in (1, 2, 4, 8):
-        job = job_for(task, seed, steps, rate)
-        torch.manual_seed(seed)
-        config = peft.AdaLoraConfig(
-            target_modules=list(job.net.names),
-            init_r=-(-3 * target // 2),
-            target_r=target,
-            lora_alpha=-(-3 * target // 2),
-            lora_dropout=0.0,
-            tinit=total // 10,
-            tfinal=total // 3,
-            deltaT=10,
-            total_step=total,
-            orth_reg_weight=0.1,
-        )
-        model = peft.get_peft_model(copy.deepcopy(job.base.model), config).train()
-        weights = [p for p in model.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)
-        plan, batches = TrainPlan(total, rate, seed=seed), job.batches(seed)
-        for step in range(total):
-            optimizer.param_groups[0]["lr"] = plan.rate(step)
-            model(**batches(step)[0]).loss.backward()
-            torch.nn.utils.clip_grad_norm_(weights, plan.max_grad_norm)
-            optimizer.step()
-            model.base_model.update_and_allocate(step)
-            optimizer.zero_grad()
-        kept = 0
-        for name, module in model.named_modules():
-            if hasattr(module, "lora_E") and "default" in module.lora_E:
-                live = int((module.lora_E["default"] != 0).sum())
-                kept += live * sum(job.net.shapes[name.removeprefix("base_model.model.")])
-        points.append(measured(job, Elastic(model.eval(), {}), kept))
-    return points
+    """PEFT's AdaLoRA at average ranks 1, 2, 4, 8."""
+    total = round(3.75 * steps)
+    return [rank_methods.adalora(job_for(task, seed, steps, rate), r, total, rate, seed) for r in ADALORA_TARGETS]
 
 
 METHODS: dict[str, Callable[[Task, int, int, float], list[Point]]] = {
@@ -257,12 +208,6 @@ METHODS: dict[str, Callable[[Task, int, int, float], list[Point]]] = {
     "maestro": searched(policy="maestro"),
 }
 OURS = ("search", "full", "sora", "maestro", "random")
-
-
-def chosen(points: list[Point], budget: float) -> Point | None:
-    """The point of least validation loss within the budget."""
-    inside = [p for p in points if p["params"] <= budget]
-    return min(inside, key=lambda p: p["val_loss"]) if inside else None
 
 
 def figures(points: list[Point], top: float, bare: float) -> dict[str, float]:

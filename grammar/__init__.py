@@ -15,7 +15,8 @@ from archrank.grammar.modules import match_modules
 from archrank.grammar.nearest import nearest
 from archrank.grammar.reader import shipped
 from archrank.grammar.sites import Adapter, Site
-from archrank.grammar.space import Cost, Space
+from archrank.grammar.space import Space
+from archrank.grammar.space_sentences import Cost
 
 __all__ = [
     "Adapter",

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archrank.grammar import Derivation, EmptySpaceError
+from archrank.search.base_phases import load_head
 from archrank.search.config import ConfigError
-from archrank.search.job import Job, new_parameters, prepare
+from archrank.search.job import Job, prepare
 from archrank.search.racing import Scorer
 from archrank.search.results import open_run
 from archrank.supernet.adapters.lora import LoRA
@@ -111,10 +112,8 @@ def agreement(
         raise ConfigError(
             f"{run.path}: searched {job.family}; search agreement trains many LoRAs in one pass, and no other family"
         )
-    if parameters := new_parameters(job.base):
-        head, _ = load_tensors(run.path / "head.safetensors")
-        for i, p in enumerate(parameters):
-            p.data.copy_(head[f"p{i}"])
+    if job.base.new_head:
+        load_head(run.path, job.base)
     load_adapters(job.net.items(), load_tensors(run.path / "supernet.safetensors")[0])
     job.net.eval()
     steps = train_steps or job.train_steps

@@ -13,6 +13,7 @@ from archrank.grammar.heads import with_head
 from archrank.search.architecture_run import network_of
 from archrank.search.config import ConfigError
 from archrank.search.results import Run
+from archrank.search.saved import done_trial, kept_file
 from archrank.search.trial import Trial
 from archrank.supernet.bank import Bank
 from archrank.supernet.checkpoint import load_tensors, save_tensors
@@ -71,12 +72,7 @@ class TakenNetwork:
 
 def extract_network(run: Run, trial: Trial | int) -> TakenNetwork:
     """A trial's network; ConfigError where it failed or its weights are gone."""
-    if isinstance(trial, int):
-        trial = run.trial(trial)
-    if trial.state != "done":
-        raise ConfigError(
-            f"trial {trial.id} is {trial.state} ({trial.reason or 'no reason told'}): there is nothing to extract"
-        )
+    trial = done_trial(run, trial)
     architecture = with_head(run.space.elaborate(run.space.parse(trial.text)), len(run.labels))
     if trial.stage == "final":
         network = build(architecture, run.config.seed)
@@ -96,9 +92,7 @@ def extract_network(run: Run, trial: Trial | int) -> TakenNetwork:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
-    if not path.exists():
-        raise ConfigError(f"{path}: is gone; without it the network cannot be extracted")
-    return load_tensors(path)
+    return load_tensors(kept_file(path, "network"))
 
 
 def write_network(taken: TakenNetwork, folder: Path, form: str) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from archrank.search.base_job import BaseJob, new_parameters
 from archrank.search.errors import RunError
 from archrank.search.phases import Shell
+from archrank.supernet.base import Base
 from archrank.supernet.checkpoint import Checkpoint, load_tensors, save_tensors
 from archrank.supernet.net import Elastic
 from archrank.supernet.training import NonFiniteLoss, Tick, TrainPlan, train
@@ -25,10 +26,10 @@ Training = Callable[[TrainPlan, Checkpoint, Tick], float]
 """Trains something by the plan and returns the seconds spent, as `supernet.training.train` does."""
 
 
-def load_head(path: Path, job_base: BaseJob) -> None:
-    """The trained parameters of a new head into the base."""
+def load_head(path: Path, base: Base) -> None:
+    """The trained parameters of a new head, from a run's folder into the base."""
     tensors, _ = load_tensors(path / HEAD_FILE)
-    for i, p in enumerate(new_parameters(job_base.base)):
+    for i, p in enumerate(new_parameters(base)):
         p.data.copy_(tensors[f"p{i}"])
 
 
@@ -56,7 +57,7 @@ class BasePhases(Shell):
 
             self._trained("head", min(HEAD_STEPS, job.train_steps), seed, training)
             save_tensors(file, {f"p{i}": p for i, p in enumerate(parameters)}, {})
-        load_head(self.path, job)
+        load_head(self.path, job.base)
 
     def _checkpoint(self, purpose: str) -> Checkpoint:
         return Checkpoint(self.path / "checkpoint.safetensors", purpose, 60 * self._over.config.save_minutes)

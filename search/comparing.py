@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archrank.search.bench.cells import intervals
-from archrank.search.bench.figure import COLOURS, curves, page
-from archrank.search.config import ConfigError
-from archrank.search.counts import seen_line, totals
+from archrank.search.config import ConfigError, RunConfig
+from archrank.search.counts import seen_line
 from archrank.search.objective import Objective, minimised
 from archrank.search.pareto import hypervolume, reference_point
 from archrank.search.results import Run, open_run
 from archrank.search.storage import write_atomic
 
-__all__ = ["Comparison", "compare", "text_table", "write_page"]
+__all__ = ["Comparison", "Group", "as_json", "compare", "coverage", "differences", "text_table", "write_page"]
 
 POINTS = 60
+_NO_SETTING = {"seed", "trials", "out", "storage"}  # beside what says where a run computes
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone (and in how long and where they ran). `counts` (n,): evaluations that all of
+    them have; `mean`, `low`, `high` (n,): hypervolume there, with the 95 % interval of the mean by Student's t over the
+    runs; of one run all three are its curve.
+    """
+
+    name: str
+    members: tuple[int, ...]
+    counts: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -35,17 +51,69 @@ class Comparison:
     corner: NDArray[np.float64]
     curves: tuple[dict[int, float], ...]
 
-    @property
-    def groups(self) -> dict[str, list[int]]:
-        """Runs that differ in their seed alone, by what they share."""
-        found: dict[str, list[int]] = {}
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The runs by what they share; told apart by their settings where space and strategy are the same."""
+        kinds: dict[tuple[object, ...], list[int]] = {}
         for i, run in enumerate(self.runs):
-            found.setdefault(f"{run.header['space']}, {run.config.strategy}", []).append(i)
+            kinds.setdefault((run.header["space"], *_settings(run).items()), []).append(i)
+        names = [f"{self.runs[of[0]].header['space']}, {self.runs[of[0]].config.strategy}" for of in kinds.values()]
+        differing = differences([self.runs[of[0]] for of in kinds.values()], _settings)
+        found = []
+        for place, of in enumerate(kinds.values()):
+            told = [f"{key} {values[place]}" for key, values in differing.items() if key != "strategy"]
+            name = ", ".join([names[place], *(told if names.count(names[place]) > 1 else [])])
+            counts = [n for n in self.curves[of[0]] if all(n in self.curves[i] for i in of)]
+            band = intervals([[self.curves[i][n] for n in counts] for i in of])
+            found.append(Group(name, tuple(of), tuple(counts), *(tuple(column) for column in band)))
         return found
 
 
+def _settings(run: Run) -> dict[str, object]:
+    """What two runs must share to differ in their seed alone."""
+    of = [f for f in fields(RunConfig) if f.metadata.get("group") != "where" and f.name not in _NO_SETTING]
+    return {f.name: getattr(run.config, f.name) for f in of if f.name != "space"}
+
+
+def _all_settings(run: Run) -> dict[str, object]:
+    return {f.name: getattr(run.config, f.name) for f in fields(RunConfig) if f.name not in ("out", "space")}
+
+
+def differences(
+    runs: Sequence[Run], settings: Callable[[Run], Mapping[str, object]] = _all_settings
+) -> dict[str, list[str]]:
+    """{setting: its value in each run} of those that are not the same in all."""
+    tables = [settings(run) for run in runs]
+    found = {name: [_shown(t[name]) for t in tables] for name in (tables[0] if tables else ())}
+    return {name: values for name, values in found.items() if len(set(values)) > 1}
+
+
+def _shown(value: object) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, tuple) else "" if value is None else str(value)
+    return text or "–"
+
+
+def coverage(found: Comparison) -> NDArray[np.float64]:
+    """(runs, runs): the share of the column's front that some point of the row's front is at least as good as in every
+    objective and better in one (Zitzler, Thiele 1999, here strict, so that equal fronts cover nothing); nan for an
+    empty front.
+    """
+    fronts = [minimised([t.values for t in run.front()], found.objectives) for run in found.runs]
+    table = np.full((len(fronts), len(fronts)), np.nan)
+    for i, a in enumerate(fronts):
+        for j, b in enumerate(fronts):
+            if len(a) and len(b):
+                below = (a[:, None] <= b[None]).all(-1) & (a[:, None] < b[None]).any(-1)
+                table[i, j] = below.any(0).mean()
+    return table
+
+
 def compare(folders: Sequence[str]) -> Comparison:
-    """ConfigError where the runs search for different things, or nothing is measured."""
+    """ConfigError where a run is given twice, the runs search for different things, or nothing is measured."""
+    resolved = [Path(folder).resolve() for folder in folders]
+    twice = next((f for i, f in enumerate(folders) if resolved[i] in resolved[:i]), None)
+    if twice is not None:
+        raise ConfigError(f"{twice}: given twice, which would count one seed as two; give each run once")
     runs = tuple(open_run(folder) for folder in folders)
     first = runs[0].objectives
     for run in runs[1:]:
@@ -59,12 +127,15 @@ def compare(folders: Sequence[str]) -> Comparison:
         raise ConfigError(f"{', '.join(folders)}: no finished trial has a value for every objective")
     corner = reference_point(np.concatenate(tables))
     found = []
+    totals = [max(len(_first_stage(run)), 1) for run in runs]
+    # one grid for all, so that runs of different lengths have evaluations in common
+    marks = sorted({*np.linspace(1, max(totals), min(POINTS, max(totals))).astype(int).tolist(), *totals})
     for run, y in zip(runs, tables, strict=True):
         # evaluations count failed and infeasible trials too
         places = [i for i, t in enumerate(_first_stage(run)) if t.state == "done"]
-        total = len(_first_stage(run))
-        marks = sorted({int(n) for n in np.linspace(1, max(total, 1), min(POINTS, max(total, 1)))})
-        found.append({n: hypervolume(y[: int(np.searchsorted(places, n))], corner) for n in marks})
+        found.append(
+            {n: hypervolume(y[: int(np.searchsorted(places, n))], corner) for n in marks if n <= len(_first_stage(run))}
+        )
     return Comparison(runs, first, corner, tuple(found))
 
 
@@ -110,37 +181,19 @@ def text_table(found: Comparison) -> str:
         "  ".join(c.ljust(n) if i < 2 else c.rjust(n) for i, (c, n) in enumerate(zip(line, sizes, strict=True)))
         for line in lines
     ]
-    for name, of in found.groups.items():
-        if len(of) > 1:
-            mean, low, high = intervals([[list(found.curves[i].values())[-1]] for i in of])
-            text.append(f"{name}: hypervolume {mean[0]:.5g} [{low[0]:.5g}, {high[0]:.5g}] over {len(of)} runs")
+    for group in found.groups:
+        if len(group.members) > 1:
+            text.append(
+                f"{group.name}: hypervolume {group.mean[-1]:.5g} [{group.low[-1]:.5g}, {group.high[-1]:.5g}] over "
+                f"{len(group.members)} runs after {group.counts[-1]} evaluations"
+            )
     text += [f"{run.path}: {seen_line(run.seen)}" for run in found.runs]
     corner = ", ".join(f"{o.name} {o.sign * v:.4g}" for o, v in zip(found.objectives, found.corner, strict=True))
     return "\n".join([*text, f"hypervolume from {corner}"]) + "\n"
 
 
 def write_page(path: Path, found: Comparison) -> None:
-    """Fronts and curves as one HTML page."""
-    figures = []
-    if len(found.objectives) > 1:
-        x, y = found.objectives[1], found.objectives[0]
-        traces = []
-        for i, run in enumerate(found.runs):
-            front = sorted(run.front(), key=lambda t: t.values[x.name])
-            traces.append(
-                {
-                    "x": [t.values[x.name] for t in front],
-                    "y": [t.values[y.name] for t in front],
-                    "text": [t.text[:120] for t in front],
-                    "name": f"{run.path} ({totals(run.seen)})",
-                    "mode": "lines+markers",
-                    "line": {"shape": "hv", "color": COLOURS[i % len(COLOURS)]},
-                    "type": "scatter",
-                }
-            )
-        figures.append((traces, {"xaxis": {"title": {"text": x.name}}, "yaxis": {"title": {"text": y.name}}}))
-    series = {name: [found.curves[i] for i in of] for name, of in found.groups.items()}
-    frame = {"xaxis": {"title": {"text": "evaluations"}}, "yaxis": {"title": {"text": "hypervolume"}}}
-    figures.append((curves(series), frame))
-    note = "Fronts at each candidate's latest stage; hypervolume of first-stage values, bands: 95 % intervals."
-    write_atomic(path, page("Runs compared", note, figures).encode())
+    """The comparison as one HTML page that loads nothing."""
+    from archrank.search.report.comparison import render_comparison
+
+    write_atomic(path, render_comparison(found).encode())

@@ -7,12 +7,14 @@ of it and fine-tuned on labels and on the whole's answers, and tested once.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from archrank.grammar import Derivation
-from archrank.search.base_phases import BasePhases
+from archrank.search.base_phases import BasePhases, Training
 from archrank.search.candidates import weights_of
 from archrank.search.encoder_job import SUPERNET_RUNS, EncoderJob, tuned_parameters
 from archrank.search.selection import by_cost
@@ -23,9 +25,10 @@ from archrank.supernet.importance import load_order, measure, order_tensors
 from archrank.supernet.sandwich import adapter_parameters, fine_tune, train_sandwich
 from archrank.supernet.training import NonFiniteLoss, Tick, TrainPlan
 
-__all__ = ["IMPORTANCE_FILE", "SUPERNET_FILE", "EncoderPhases", "load_named"]
+__all__ = ["IMPORTANCE_FILE", "SUPERNET_FILE", "EncoderPhases", "Finalist", "load_named"]
 
 IMPORTANCE_FILE, SUPERNET_FILE = "importance.safetensors", "supernet.safetensors"
+FINAL_SEED = 1500  # above the run's: batches of other orders than the supernet's
 
 
 def load_named(module: nn.Module, path: Path) -> None:
@@ -33,6 +36,20 @@ def load_named(module: nn.Module, path: Path) -> None:
     own = dict(module.named_parameters())
     for name, tensor in load_tensors(path)[0].items():
         own[name].data.copy_(tensor)
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate cut out to be trained by itself.
+
+    training: trains the `parameters` of `module` in place, as `BasePhases._trained` wants it; told: values on a split,
+    and what else stands in the trial's record.
+    """
+
+    module: nn.Module
+    parameters: list[nn.Parameter]
+    training: Training
+    told: Callable[[str], tuple[dict[str, float], dict[str, object]]]
 
 
 class EncoderPhases(BasePhases):
@@ -94,35 +111,44 @@ class EncoderPhases(BasePhases):
             return
         self.study.tell(d, {**job.score(choices), **cost}, seconds=time.monotonic() - began)
 
-    def _finish(self, parent: Trial) -> None:
-        """Cuts one finalist out and fine-tunes it; its weights are on disk before its line is in the log."""
-        job, began = self.job, time.monotonic()
-        d, trial = job.space.parse(parent.text), self.study.next_id
-        choices = job.choices(d)
-        sub = job.net.extract(choices)
+    def _cost(self, d: Derivation) -> dict[str, float]:
+        """What a candidate costs."""
+        return self.job.pricer.price(self.job.choices(d))
+
+    def _finalist(self, d: Derivation) -> Finalist:
+        """A candidate cut out, with the weights that it inherits."""
+        job = self.job
+        sub = job.net.extract(job.choices(d))
         module = sub.unmerged()
         chosen = list(module.parameters()) if job.config.tune == "all" else adapter_parameters(module)
-        seed = job.config.seed + 1500
 
         def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
             return fine_tune(
-                sub, module, job.batches(seed), job.loss, plan, teacher=job.net, parameters=chosen,
+                sub, module, job.batches(plan.seed), job.loss, plan, teacher=job.net, parameters=chosen,
                 checkpoint=checkpoint, tick=tick,
             )  # fmt: skip
 
-        if chosen:
+        return Finalist(module, chosen, training, lambda split: (job.measured(module, job.rows(split)), {}))
+
+    def _finish(self, parent: Trial) -> None:
+        """Cuts one finalist out and trains it; its weights are on disk before its line is in the log."""
+        job, began = self.job, time.monotonic()
+        d, trial = job.space.parse(parent.text), self.study.next_id
+        finalist = self._finalist(d)
+        if finalist.parameters:
+            steps, seed = job.train_steps, job.config.seed + FINAL_SEED
             try:
-                self._trained(f"final {parent.id}", job.train_steps, seed, training, quiet=True)
+                self._trained(f"final {parent.id}", steps, seed, finalist.training, quiet=True)
             except NonFiniteLoss as error:
                 self.study.fail(d, str(error), stage="final", parent=parent.id, seconds=time.monotonic() - began)
                 self._checkpoint("").clear()
                 return
-        kept = {id(p) for p in chosen}
-        tensors = {name: p for name, p in module.named_parameters() if id(p) in kept}
+        kept = {id(p) for p in finalist.parameters}
+        tensors = {name: p for name, p in finalist.module.named_parameters() if id(p) in kept}
         save_tensors(weights_of(self.path, trial), tensors, {"text": parent.text})
-        values = job.measured(module, job.rows("validation")) | job.pricer.price(choices)
-        extra: dict[str, object] = {}
+        values, extra = finalist.told("validation")
         if job.data.size("test"):
-            extra["test"] = job.measured(module, job.rows("test"))
+            extra = {**extra, "test": finalist.told("test")[0]}
+        values = values | self._cost(d)
         self.study.tell(d, values, seconds=time.monotonic() - began, stage="final", parent=parent.id, extra=extra)
         self._checkpoint("").clear()

@@ -7,22 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from archrank import grammar
-from archrank.search.base_job import new_parameters
-from archrank.search.base_phases import HEAD_FILE
 from archrank.search.candidates import weights_of
-from archrank.search.config import ConfigError
-from archrank.search.encoder_run import IMPORTANCE_FILE, SUPERNET_FILE, load_named
+from archrank.search.encoder_run import load_named
 from archrank.search.results import Run
+from archrank.search.saved import done_trial, home_of, kept_file, saved_encoder
 from archrank.search.trial import Trial
-from archrank.supernet import tasks
-from archrank.supernet.base import load_base
-from archrank.supernet.checkpoint import load_tensors
-from archrank.supernet.elastic_encoder import elastic_encoder
 from archrank.supernet.ensemble_export import load_ensemble
 from archrank.supernet.ensembles import Ensemble, ensemble
-from archrank.supernet.export import Home
-from archrank.supernet.importance import load_order
 from archrank.supernet.onnx_export import onnx_answers
 
 __all__ = ["FORMS", "ensemble_card", "extract_ensemble", "write_ensemble"]
@@ -34,36 +25,13 @@ def extract_ensemble(run: Run, trial: Trial | int) -> Ensemble:
     """A trial's ensemble, adapters beside their layers, with the weights that its values were measured with;
     ConfigError when they are gone.
     """
-    if isinstance(trial, int):
-        trial = run.trial(trial)
-    if trial.state != "done":
-        raise ConfigError(
-            f"trial {trial.id} is {trial.state} ({trial.reason or 'no reason told'}): there is nothing to extract"
-        )
-    config = run.config
-    base = load_base(config.base, config.task, label_names=run.labels, seed=config.seed)
-    if base.new_head:
-        tensors = load_tensors(_there(run.path / HEAD_FILE))[0]
-        for i, p in enumerate(new_parameters(base)):
-            p.data.copy_(tensors[f"p{i}"])
-    net = elastic_encoder(base.model, grammar.load(str(run.path / "space.lark")), seed=config.seed)
-    net.order = load_order(*load_tensors(_there(run.path / IMPORTANCE_FILE)))
-    if trial.stage == "inherited":
-        load_named(net, _there(run.path / SUPERNET_FILE))
+    trial = done_trial(run, trial)
+    base, net = saved_encoder(run, "ensemble", shared_weights=trial.stage == "inherited")
     module = ensemble(net, run.members(trial), merged=False)
-    module.home = Home(base.name_or_path, tasks.load(base.task).peft_task, base.new_head, base.processor)
+    module.home = home_of(base)
     if trial.stage != "inherited":
-        load_named(module, _there(weights_of(run.path, trial.id)))
+        load_named(module, kept_file(weights_of(run.path, trial.id), "ensemble"))
     return module.eval()
-
-
-def _there(path: Path) -> Path:
-    if not path.exists():
-        raise ConfigError(
-            f"{path}: is gone; without it the ensemble cannot be extracted. `search resume` the run first if it is "
-            "unfinished"
-        )
-    return path
 
 
 def write_ensemble(module: Ensemble, folder: Path, form: str, inputs: dict[str, Tensor]) -> tuple[Tensor, str]:

@@ -10,20 +10,17 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from archrank.grammar import Derivation, Space
-from archrank.search.candidates import weights_of
+from archrank.grammar import Derivation, EnsembleChoice, Space
 from archrank.search.encoder_job import tuned_parameters
-from archrank.search.encoder_run import SUPERNET_FILE, EncoderPhases, load_named
+from archrank.search.encoder_run import SUPERNET_FILE, EncoderPhases, Finalist, load_named
 from archrank.search.ensemble_job import EnsembleJob, values_of
-from archrank.search.selection import by_cost
 from archrank.search.space_shrinking import dropped_productions, record, shrink_event
 from archrank.search.study import Study
-from archrank.search.trial import Trial
 from archrank.supernet.checkpoint import Checkpoint, load_tensors, save_tensors
-from archrank.supernet.ensemble_evaluator import coinciding_message
+from archrank.supernet.ensemble_evaluator import EnsembleScore, coinciding_message
 from archrank.supernet.ensembles import ensemble, fine_tune
 from archrank.supernet.space_shrinking import option_scores, sampled, shrunk
-from archrank.supernet.training import NonFiniteLoss, Tick, TrainPlan
+from archrank.supernet.training import Tick, TrainPlan
 
 __all__ = ["EnsemblePhases"]
 
@@ -39,15 +36,6 @@ class EnsemblePhases(EncoderPhases):
     def __init__(self, job: EnsembleJob, path: Path) -> None:
         super().__init__(job, path)
         self.job = job
-
-    def phases(self) -> None:
-        """Each does what the folder does not hold yet."""
-        self._head()
-        self._order()
-        self._supernet()
-        self._search_all(self._evaluate)
-        self._worst()
-        self._finish_all(by_cost(self._inherited(), self.job.objectives, self.job.config.finalists), self._finish)
 
     # -- supernet ---------------------------------------------------------------------------------------------------
 
@@ -90,7 +78,7 @@ class EnsemblePhases(EncoderPhases):
 
     def _taken(self, d: Derivation) -> bool:
         """Whether a candidate keeps the constraints."""
-        return not self.job.constraints or self._refused(self.job.price_members(self.job.members(d)))[0] is None
+        return not self.job.constraints or self._refused(self._cost(d))[0] is None
 
     def _apart(self, d: Derivation) -> bool:
         return self._taken(d) and not self.job.members(d).coinciding
@@ -129,36 +117,30 @@ class EnsemblePhases(EncoderPhases):
             self.study.tell(d, cost, seconds=time.monotonic() - began, infeasible=reason)
             return
         told = job.inherited(choice)
-        extra = {"members": len(choice.members), "split": choice.split, "member_losses": list(told.member_losses)}
+        extra = _extra(choice, told)
         self.study.tell(d, values_of(told) | cost, seconds=time.monotonic() - began, extra=extra)
 
-    def _finish(self, parent: Trial) -> None:
-        """Cuts one finalist out and trains it; its weights are on disk before its line is in the log."""
-        job, began = self.job, time.monotonic()
-        d, trial = job.space.parse(parent.text), self.study.next_id
-        choice = job.members(d)
+    def _cost(self, d: Derivation) -> dict[str, float]:
+        """What a candidate costs."""
+        return self.job.price_members(self.job.members(d))
+
+    def _finalist(self, d: Derivation) -> Finalist:
+        """A candidate cut out, with the weights that it inherits."""
+        job, choice = self.job, self.job.members(d)
         module = ensemble(job.net, choice, merged=False)
         chosen = list(module.parameters()) if job.config.tune == "all" else [*module.adapters(), *module.heads()]
-        seed = job.config.seed + 1500
 
         def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
-            return fine_tune(module, job.batches(seed), plan, parameters=chosen, checkpoint=checkpoint, tick=tick)
+            batches = job.batches(plan.seed)
+            return fine_tune(module, batches, plan, parameters=chosen, checkpoint=checkpoint, tick=tick)
 
-        try:
-            self._trained(f"final {parent.id}", job.train_steps, seed, training, quiet=True)
-        except NonFiniteLoss as error:
-            self.study.fail(d, str(error), stage="final", parent=parent.id, seconds=time.monotonic() - began)
-            self._checkpoint("").clear()
-            return
-        kept = {id(p) for p in chosen}
-        tensors = {name: p for name, p in module.named_parameters() if id(p) in kept}
-        save_tensors(weights_of(self.path, trial), tensors, {"text": parent.text})
-        told = job.tuned(module, "validation")
-        extra: dict[str, object] = {
-            "members": len(choice.members), "split": choice.split, "member_losses": list(told.member_losses),
-        }  # fmt: skip
-        if job.data.size("test"):
-            extra["test"] = values_of(job.tuned(module, "test"))
-        values = values_of(told) | job.price_members(choice)
-        self.study.tell(d, values, seconds=time.monotonic() - began, stage="final", parent=parent.id, extra=extra)
-        self._checkpoint("").clear()
+        def told(split: str) -> tuple[dict[str, float], dict[str, object]]:
+            score = job.tuned(module, split)
+            return values_of(score), _extra(choice, score)
+
+        return Finalist(module, chosen, training, told)
+
+
+def _extra(choice: EnsembleChoice, score: EnsembleScore) -> dict[str, object]:
+    """What a trial's record says of an ensemble beside its values."""
+    return {"members": len(choice.members), "split": choice.split, "member_losses": list(score.member_losses)}

@@ -20,14 +20,13 @@ from archrank.search.candidates import weights_of
 from archrank.search.card import model_card
 from archrank.search.config import ConfigError
 from archrank.search.errors import ExportError
-from archrank.search.job import new_parameters
 from archrank.search.results import Run
+from archrank.search.saved import done_trial, home_of, kept_file, saved_base
+from archrank.search.supernet_training import SUPERNET_FILE
 from archrank.search.trial import Trial
 from archrank.supernet import tasks
 from archrank.supernet.adapters.lora import LoRA
-from archrank.supernet.base import load_base
 from archrank.supernet.checkpoint import load_adapters, load_tensors
-from archrank.supernet.export import Home
 from archrank.supernet.net import Elastic, elastic
 from archrank.supernet.onnx_export import compare, onnx_answers
 from archrank.supernet.quiet import quiet_transformers
@@ -89,39 +88,18 @@ class Taken:
 
 def extract(run: Run, trial: Trial | int) -> SubNetwork:
     """A trial's sub-network with the weights that its values were measured with; ConfigError when they are gone."""
-    if isinstance(trial, int):
-        trial = run.trial(trial)
-    if trial.state != "done":
-        raise ConfigError(
-            f"trial {trial.id} is {trial.state} ({trial.reason or 'no reason told'}): there is nothing to extract"
-        )
-    config = run.config
-    base = load_base(config.base, config.task, label_names=run.labels, seed=config.seed)
-    head = run.path / "head.safetensors"
-    if base.new_head:
-        tensors = _read(head)
-        for i, p in enumerate(new_parameters(base)):
-            p.data.copy_(tensors[f"p{i}"])
-    net, ranks = elastic(base.model, run.space, seed=config.seed), run.ranks(trial)
+    trial = done_trial(run, trial)
+    base = saved_base(run, "sub-network")
+    net, ranks = elastic(base.model, run.space, seed=run.config.seed), run.ranks(trial)
     own = weights_of(run.path, trial.id)
     if own.exists() or trial.stage != "inherited":
         small = net.sliced(ranks)
-        load_adapters(small.items(), _read(own))
+        load_adapters(small.items(), load_tensors(kept_file(own, "sub-network"))[0])
     else:
-        load_adapters(net.items(), _read(run.path / "supernet.safetensors"))
+        load_adapters(net.items(), load_tensors(kept_file(run.path / SUPERNET_FILE, "sub-network"))[0])
         small = net.sliced(ranks)
     factors = {name: adapter.lora_factors() for name, adapter in small.items()}
-    task = tasks.load(base.task)
-    return SubNetwork(base.model, factors, Home(base.name_or_path, task.peft_task, base.new_head, base.processor))
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.exists():
-        raise ConfigError(
-            f"{path}: is gone; without it the sub-network cannot be extracted. "
-            "`search resume` the run first if it is unfinished"
-        )
-    return load_tensors(path)[0]
+    return SubNetwork(base.model, factors, home_of(base))
 
 
 def take_home(run: Run, *, pick: str, where: Sequence[str], form: str, out: str) -> Taken:

@@ -323,6 +323,12 @@ class ParetoFront:
         rows = [{"id": t.id, "text": t.text, "stage": t.stage, "seconds": t.seconds, **t.values} for t in self.trials]
         return pandas.DataFrame(rows)
 
+    def _repr_html_(self) -> str:
+        """The front as a table, in a notebook."""
+        from archrank.search.notebook import front_html
+
+        return front_html(self)
+
     def _some(self) -> ParetoFront:
         if not self.trials:
             raise NothingFeasible("the front is empty: no finished trial meets the constraints")

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
-from archrank.search.report.text import duration, number
+from archrank.search.notebook_progress import Bars, notebook_display
+from archrank.search.pace import Pace, facts
+from archrank.search.report.text import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,10 +42,18 @@ class Progress(Protocol):
 def open_progress(enabled: bool = True, *, stream: TextIO | None = None, every: float = 5.0) -> Iterator[Progress]:
     """Progress on a stream (stderr by default): live on a terminal, plain elsewhere, silent if not enabled.
 
+    Without a stream, in a Jupyter notebook, bars in the cell's output.
     Plain lines come at most once in `every` seconds, apart from the first and last of a phase and notes.
     Nothing is ever written to stdout, and a stream that can no longer be written to (a closed pipe) never
     stops a run.
     """
+    if enabled and stream is None and (display := notebook_display()) is not None:
+        bars = Bars(display)
+        try:
+            yield bars
+        finally:
+            bars.close()
+        return
     stream = sys.stderr if stream is None else stream
     if not enabled:
         yield Silent()
@@ -76,34 +86,6 @@ class Silent:
 
     def note(self, text: str) -> None:
         """Nothing."""
-
-
-class Pace:
-    """How far a phase is and how long the rest takes; an earlier process's units say nothing about speed."""
-
-    def __init__(self, name: str, total: int | None, unit: str, done: int, now: float) -> None:
-        self.name, self.total, self.unit = name, total, unit
-        self.first = self.done = done
-        self.start = now
-
-    def remaining(self, now: float) -> float | None:
-        """Seconds, or None while nothing is known."""
-        fresh = self.done - self.first
-        if self.total is None or fresh <= 0:
-            return None
-        return (now - self.start) / fresh * max(self.total - self.done, 0)
-
-    def count(self) -> str:
-        whole = "" if self.total is None else f"/{self.total:,}"
-        return f"{self.done:,}{whole} {self.unit}"
-
-
-def facts(best: float | str | None, hypervolume: float | None, front: int | None) -> list[str]:
-    """The parts of a line that are known."""
-    said = best if isinstance(best, str) or best is None else number(best)
-    parts = [("best", said), ("hypervolume", None if hypervolume is None else number(hypervolume, "", 4))]
-    parts.append(("front", None if front is None else f"{front:,}"))
-    return [f"{name} {value}" for name, value in parts if value is not None]
 
 
 class Plain:

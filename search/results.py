@@ -259,6 +259,12 @@ class Run:
             text += f"\n{told}\n"
         return text
 
+    def _repr_html_(self) -> str:
+        """How far it is, and its front, in a notebook."""
+        from archrank.search.notebook import run_html
+
+        return run_html(self)
+
     def extract(self, trial: Trial | int) -> SubNetwork | TakenNetwork | CutNetwork | Ensemble:
         """A trial's sub-network with the weights that its values were measured with.
 

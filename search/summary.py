@@ -176,6 +176,7 @@ def _command(run: Run) -> str:
 
 def report_data(run: Run) -> ReportData:
     """The run as the plain values that the page shows."""
+    from archrank.search.analysis.found import findings_of
     from archrank.search.ensemble_summary import ensemble_tables
     from archrank.search.report import Constant, ReportData
 
@@ -183,6 +184,7 @@ def report_data(run: Run) -> ReportData:
     chosen: dict[str, int] = {}
     if len(front):
         chosen = {"knee": front.knee().id} | {f"best {o.name}": front.best(o.name).id for o in run.objectives[:1]}
+    findings, unread = findings_of(run, list(dict.fromkeys(chosen.values())))
     units = {o.name: o.unit for o in KNOWN.values()}
     deploy = f"{head['deploy']['how']}, {head['deploy']['dtype']}, batch {head['deploy']['batch']}"
     phases = {str(e["name"]): float(str(e["seconds"])) for e in run.contents.events if e.get("event") == "phase"}
@@ -204,6 +206,7 @@ def report_data(run: Run) -> ReportData:
         reference={
             n: v for n, v in run.event("reference").get("values", {}).items() if n in {o.name for o in run.objectives}
         },
+        findings=findings,
         ranks={t.id: run.ranks(t) for t in front} if run.kind in ("adapters", "encoders") else {},
         modules=run.modules,
         pictures=_pictures(run, list(dict.fromkeys(chosen.values()))),
@@ -212,7 +215,7 @@ def report_data(run: Run) -> ReportData:
             Constant(n, v, units.get(n.split("@")[0], ""), f"{deploy}: the same for every rank, not an objective")
             for n, v in head["constants"].items()
         ],
-        warnings=[*head["warnings"], *run.warnings],
+        warnings=[*head["warnings"], *run.warnings, *([unread] if unread else [])],
         tables=ensemble_tables(run),
         phases=list(phases.items()),
         form=default_form(run) if run.kind == "ensembles" else "",

@@ -136,7 +136,7 @@ def main() -> int:
         config = replace(config, device=f"cuda:{torch.cuda.current_device()}")
     job = prepare(config)
     if (path / HEAD_FILE).exists():
-        load_head(path, job)
+        load_head(path, job.base)
     try:
         train_share(job, path, first=number == 0)
     except Exception as error:

@@ -17,7 +17,7 @@ search compare runs/1 runs/2 runs/3 --out compared.html
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """RUN…, --out."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folders of runs with the same objectives")
-    parser.add_argument("--out", metavar="FILE", help="write fronts and curves as an HTML page")
+    parser.add_argument("--out", metavar="FILE", help="write fronts, curves and intervals as one HTML file")
     add_json(parser)
 
 

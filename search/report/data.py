@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from archrank.search.report.findings import Findings
+
 STAGES = ("inherited", "measured", "reranked", "final")
 """The stages of a value in the order a candidate passes through them."""
 
@@ -69,7 +71,7 @@ class ReportData:
     module left out of a trial's map carries no adapter there. `modules` are the full names in model order. `pictures`
     gives {trial id: SVG} as `search.drawing.svg` draws it. `reference` is the hypervolume's reference point in the
     objectives' own directions and units, `seen` the configurations of each method and stage, `form` what `search
-    extract --as` takes (default: by the kind of run).
+    extract --as` takes (default: by the kind of run). `findings` is what was found out about the run as a whole.
     """
 
     title: str
@@ -84,6 +86,7 @@ class ReportData:
     chosen: Mapping[str, int] = field(default_factory=dict)
     hypervolume: Sequence[tuple[int, float]] = ()
     reference: Mapping[str, float] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
     ranks: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     modules: Sequence[str] = ()
     constants: Sequence[Constant] = ()
@@ -108,6 +111,8 @@ class ReportData:
                 raise ValueError(f"objective {name}: direction {direction!r} is not one of 'min', 'max'")
         known = {int(t["id"]) for t in self.trials}
         asked = [*self.front, *self.chosen.values(), *self.pictures]
+        asked += [i for ids in self.findings.device_fronts.values() for i in ids]
+        asked += [step.trial for lineage in self.findings.lineages for step in lineage.steps]
         missing = sorted({i for i in asked if i not in known})
         if missing:
             raise ValueError(

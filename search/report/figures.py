@@ -39,11 +39,12 @@ class View:
 
 @dataclass(frozen=True)
 class Figure:
-    """Views to choose from under one heading."""
+    """Views to choose from under one heading; `says`: the figure in words, for those who do not see it."""
 
     name: str
     views: list[View]
     shared: dict[str, list[Any]] = field(default_factory=dict)
+    says: str = ""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from archrank.search.report.figures import (
     marker,
     stage_name,
 )
+from archrank.search.report.findings import Band
 from archrank.search.report.text import number, shorten
 
 QUALITY_SPREAD, COST_SPREAD = 100.0, 8.0
@@ -29,10 +30,13 @@ QUALITY_SPREAD, COST_SPREAD = 100.0, 8.0
 
 def scatter(data: ReportData, rows: Sequence[Row]) -> Figure:
     """Every finished trial by stage, the front on top; one view for each pair of objectives."""
+    done = sum(r.state == "done" for r in rows)
+    names = " and ".join(name for name, _, _ in data.objectives)
+    says = f"{names} of {done:,} finished trials, {len(data.front):,} of them on the front."
     if len(data.objectives) == 1:
-        return Figure("front", [_over_evaluations(data, rows)], _hovers(data, rows))
+        return Figure("front", [_over_evaluations(data, rows)], _hovers(data, rows), says)
     order = [data.quality, *(i for i in range(len(data.objectives)) if i != data.quality)]
-    return Figure("front", [_pair(data, rows, x, y) for y, x in combinations(order, 2)], _hovers(data, rows))
+    return Figure("front", [_pair(data, rows, x, y) for y, x in combinations(order, 2)], _hovers(data, rows), says)
 
 
 def _hovers(data: ReportData, rows: Sequence[Row]) -> dict[str, list[str]]:
@@ -154,11 +158,12 @@ def _best_so_far(scale: Scale, stage: tuple[str, Sequence[Row]], turn: dict[int,
 
 
 def hypervolume(data: ReportData) -> Figure:
-    """Hypervolume over evaluations."""
+    """Hypervolume over evaluations, with the interval where there is one."""
     counts, volumes = [int(n) for n, _ in data.hypervolume], [float(v) for _, v in data.hypervolume]
     trace = {
         "type": "scatter",
         "mode": "lines",
+        "name": "values as counted",
         "x": counts,
         "y": volumes,
         "line": {"shape": "hv", "width": 2.5, "color": "var(--final)"},
@@ -167,5 +172,30 @@ def hypervolume(data: ReportData) -> Figure:
         ],
         "hoverinfo": "text",
     }
-    frame = layout(axis("evaluations"), axis("hypervolume · higher is better"), height=380, legend=False)
-    return Figure("hypervolume", [View("hypervolume", [trace], frame)])
+    band = _band(data.findings.band)
+    frame = layout(axis("evaluations"), axis("hypervolume · higher is better"), height=380, legend=bool(band))
+    says = f"Hypervolume over evaluations: {number(volumes[-1], '', 4)} after {counts[-1]:,}."
+    if band:
+        low, middle, high = (number(v, "", 4) for v in data.findings.band.points[-1][1:])
+        says += f" The same front, trained: {middle}, 90 % interval {low} to {high}."
+    return Figure("hypervolume", [View("hypervolume", [*band, trace], frame)], says=says)
+
+
+def _band(band: Band) -> list[Spec]:
+    """The interval as an area, its middle as a dashed line."""
+    if not band.points:
+        return []
+    x, low, middle, high = (list(column) for column in zip(*band.points, strict=True))
+    quiet = {"type": "scatter", "mode": "lines", "hoverinfo": "skip", "line": {"shape": "hv", "width": 0}}
+    line = {"shape": "hv", "width": 1.8, "dash": "dash", "color": "var(--reranked)"}
+    told = [
+        f"{n:,} evaluations, the front trained<br>hypervolume <b>{number(m, '', 4)}</b>"
+        f"<br>90 % interval {number(a, '', 4)} to {number(b, '', 4)}"
+        for n, a, m, b in band.points
+    ]
+    return [
+        {**quiet, "x": x, "y": low, "showlegend": False},
+        {**quiet, "x": x, "y": high, "name": "90 % interval", "fill": "tonexty", "fillcolor": "var(--band)"},
+        {**quiet, "x": x, "y": middle, "name": "the front trained (median)", "line": line}
+        | {"hoverinfo": "text", "hovertext": told},
+    ]

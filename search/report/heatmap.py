@@ -18,7 +18,8 @@ def heatmap(data: ReportData, rows: Sequence[Row]) -> Figure:
     ids = [i for i in dict.fromkeys(wanted) if i in data.ranks]
     cells = places(data.modules)
     top = max((r for i in ids for r in data.ranks[i].values()), default=0)
-    return Figure("heatmap", [_view(data, known[i], cells, top) for i in ids])
+    says = f"The rank of each of {len(cells)} modules, by layer and kind, for {len(ids)} points of the front."
+    return Figure("heatmap", [_view(data, known[i], cells, top) for i in ids], says=says)
 
 
 def _view(data: ReportData, row: Row, cells: Sequence[Place], top: int) -> View:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from html import escape
 from importlib import resources
 from string import Template
 
 from archrank.search.report import sections
+from archrank.search.report.calibration import NOTE as CALIBRATION_NOTE
+from archrank.search.report.calibration import calibration
+from archrank.search.report.coordinates import NOTE as COORDINATES_NOTE
+from archrank.search.report.coordinates import coordinates
 from archrank.search.report.data import ReportData, Row, chains, read_rows
+from archrank.search.report.devices import NOTE as DEVICES_NOTE
+from archrank.search.report.devices import devices
+from archrank.search.report.devices import table as device_table
 from archrank.search.report.figures import Figure
 from archrank.search.report.front import hypervolume, scatter
 from archrank.search.report.heatmap import heatmap
+from archrank.search.report.importance import NOTE as IMPORTANCE_NOTE
+from archrank.search.report.importance import importances, refusals
+from archrank.search.report.lineage import NOTE as LINEAGE_NOTE
+from archrank.search.report.lineage import lineages
 from archrank.search.report.pictures import PICTURES_NOTE, pictures
 from archrank.search.report.sections import section
 from archrank.search.report.stages import against, changing, slopes
@@ -26,12 +38,17 @@ def render(data: ReportData) -> str:
     setting, and keeps its tables without JavaScript. A missing value is no error: the trial is left out of
     the figures that need it.
     """
+    body, figures = _body(data)
+    return assemble(data.title, body, figures)
+
+
+def assemble(title: str, body: str, figures: Sequence[Figure]) -> str:
+    """The page around a body and the figures that it has places for."""
     # imported here: plotly costs a tenth of a second that `search --help` must not pay
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped,unused-ignore]
 
-    body, figures = _body(data)
     return Template(_text("page.html")).substitute(
-        title=escape(data.title),
+        title=escape(title),
         style=_text("page.css"),
         body=body,
         figures=_embedded(figures),
@@ -45,6 +62,7 @@ def _body(data: ReportData) -> tuple[str, list[Figure]]:
     found = chains(rows)
     front, ranks = scatter(data, rows), heatmap(data, rows)
     curve = hypervolume(data) if data.hypervolume else None
+    lines, bars, fronts = coordinates(data, rows), importances(data), devices(data, rows)
     moved = [slopes(data, found), against(data, found)] if changing(data, found) else []
     single = len(data.objectives) == 1
     parts = [
@@ -54,6 +72,12 @@ def _body(data: ReportData) -> tuple[str, list[Figure]]:
             "Values over evaluations" if single else "The front",
             sections.figure(front, "axes", sections.seen(data)) + sections.constants(data),
             _front_note(data, single),
+        ),
+        section(
+            "devices",
+            "The front of each device",
+            sections.figure(fronts, "", sections.seen(data)) + device_table(data, rows),
+            DEVICES_NOTE,
         ),
         section(
             "hypervolume",
@@ -71,20 +95,32 @@ def _body(data: ReportData) -> tuple[str, list[Figure]]:
         section(
             "stages",
             "The same candidates, inherited and trained",
-            sections.moved(data, moved, found),
+            sections.moved(moved, sections.seen(data) + calibration(data, found)),
             "Inherited values come from the supernet's shared weights and cost only an evaluation; "
-            "the later stages train the candidate itself. "
-            "τ is Kendall's rank correlation among the candidates that went on.",
+            f"the later stages train the candidate itself. {CALIBRATION_NOTE}",
+        ),
+        section(
+            "coordinates",
+            "Objectives and decisions together",
+            sections.figure(lines, "", sections.seen(data)),
+            COORDINATES_NOTE,
+        ),
+        section(
+            "importance",
+            "What matters",
+            sections.figure(bars, "for", sections.seen(data)) + refusals(data),
+            IMPORTANCE_NOTE,
         ),
         section("pictures", "What the networks look like", pictures(data), PICTURES_NOTE),
         section("table", "Points of the front", sections.front_table(data, rows, found), _table_note(rows, data)),
+        section("lineage", "Where these points are from", lineages(data, rows), LINEAGE_NOTE),
         *(section(t.name, t.heading, sections.table(t), t.note) for t in (sections.seen_table(data), *data.tables)),
         section("failed", "Trials without a result", sections.failures(rows)),
         section("phases", "Where the time went", sections.phases(data)),
         section("reproduce", "How to reproduce", sections.reproduce(data)),
         "</main>",
     ]
-    return "".join(parts), [f for f in (front, curve, ranks, *moved) if f is not None and f.views]
+    return "".join(parts), [f for f in (front, fronts, curve, ranks, *moved, lines, bars) if f is not None and f.views]
 
 
 def _front_note(data: ReportData, single: bool) -> str:
@@ -109,7 +145,7 @@ def _table_note(rows: list[Row], data: ReportData) -> str:
     return f"{take} {tested}".strip()
 
 
-def _embedded(figures: list[Figure]) -> str:
+def _embedded(figures: Sequence[Figure]) -> str:
     """JSON that is safe inside a script element: `<` is written as an escape, so no text can close it."""
     whole = {
         f.name: {

@@ -8,7 +8,7 @@ from html import escape
 
 from archrank.search.report.data import STAGE_NAMES, STAGES, ReportData, Row, Table
 from archrank.search.report.figures import Figure, labels, ranks_summary, stage_name
-from archrank.search.report.stages import Chain, agreements
+from archrank.search.report.stages import Chain
 from archrank.search.report.text import NOTHING, duration, number, shorten
 
 FAILED_SHOWN = 100
@@ -32,7 +32,7 @@ def figure(drawn: Figure | None, title: str, below: str = "") -> str:
     )
     hidden = " hidden" if len(drawn.views) == 1 else ""
     menu = f'<label class="menu"{hidden}>{escape(title)} <select>{options}</select></label>'
-    plot = f'<div class="plot" role="img" aria-label="{escape(drawn.name)}"></div>'
+    plot = f'<div class="plot" role="img" aria-label="{escape(drawn.says or drawn.name)}"></div>'
     return f'<div class="figure" data-figure="{drawn.name}">{menu}{plot}</div>{below}'
 
 
@@ -121,17 +121,16 @@ def reference(data: ReportData) -> str:
     units = {name: unit for name, _, unit in data.objectives}
     point = ", ".join(f"{k} {number(v, units.get(k, ''), 4)}" for k, v in data.reference.items())
     said = f"Reference point: {escape(point)}. " if point else ""
-    return f"{said}A curve that is flat at the end says that more trials would have brought little."
+    flat = "A curve that is flat at the end says that more trials would have brought little."
+    return f"{said}{escape(data.findings.band.said)} {flat}"
 
 
-def moved(data: ReportData, drawn: Sequence[Figure], found: Sequence[Chain]) -> str:
-    """The figures of the stages and, in sentences, how well their orders agree."""
+def moved(drawn: Sequence[Figure], table: str) -> str:
+    """The figures of the stages beside each other, and how well one predicts the next."""
     if not drawn:
         return ""
     plots = "".join(figure(f, "objective") for f in drawn)
-    items = "".join(f"<li>{escape(s)}</li>" for s in agreements(data, found))
-    said = f'<ul class="agreement">{items}</ul>' if items else ""
-    return f'<div class="pair">{plots}</div>{seen(data)}{said}'
+    return f'<div class="pair">{plots}</div>{table}'
 
 
 def front_table(data: ReportData, rows: Sequence[Row], found: Sequence[Chain]) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 from archrank.search.report.data import STAGES, ReportData, Row
 from archrank.search.report.figures import Figure, Spec, View, axis, escape, hover, layout, marker, stage_name
@@ -28,7 +26,8 @@ def _seen(found: Sequence[Chain]) -> list[str]:
 
 def slopes(data: ReportData, found: Sequence[Chain]) -> Figure:
     """One line a candidate, through its stages."""
-    return Figure("slopes", [_slope(data, found, o) for o in changing(data, found)])
+    says = f"{len(found)} candidates, each a line through its values at {', '.join(map(stage_name, _seen(found)))}."
+    return Figure("slopes", [_slope(data, found, o) for o in changing(data, found)], says=says)
 
 
 def _slope(data: ReportData, found: Sequence[Chain], objective: tuple[str, str, str]) -> View:
@@ -73,7 +72,8 @@ def _stage_points(data: ReportData, found: Sequence[Chain], name: str, stage: st
 
 def against(data: ReportData, found: Sequence[Chain]) -> Figure:
     """Later values against the first stage's, with the line on which nothing changed."""
-    return Figure("against", [_against(data, found, o) for o in changing(data, found)])
+    says = f"Later values of {len(found)} candidates against their first; the table below tells how well they agree."
+    return Figure("against", [_against(data, found, o) for o in changing(data, found)], says=says)
 
 
 def _against(data: ReportData, found: Sequence[Chain], objective: tuple[str, str, str]) -> View:
@@ -82,7 +82,7 @@ def _against(data: ReportData, found: Sequence[Chain], objective: tuple[str, str
     traces: list[Spec] = []
     ends: list[float] = []
     for stage in later:
-        pairs = _pairs(found, name, first, stage)
+        pairs = pairs_of(found, name, first, stage)
         ends += [v.values[name] for pair in pairs for v in pair]
         point = _stage_points(data, found, name, stage)
         point |= {"x": [a.values[name] for a, _ in pairs], "y": [b.values[name] for _, b in pairs]}
@@ -106,7 +106,7 @@ def _against(data: ReportData, found: Sequence[Chain], objective: tuple[str, str
     return View(name, [equal, *traces], layout(x, y, height=420))
 
 
-def _pairs(found: Sequence[Chain], name: str, first: str, second: str) -> list[tuple[Row, Row]]:
+def pairs_of(found: Sequence[Chain], name: str, first: str, second: str) -> list[tuple[Row, Row]]:
     """Each (earlier row, later row) once."""
     both = [c for c in found if first in c and second in c and name in c[first].values and name in c[second].values]
     return list({(c[first].id, c[second].id): (c[first], c[second]) for c in both}.values())
@@ -117,34 +117,3 @@ def _moved(data: ReportData, before: Row, after: Row, objective: tuple[str, str,
     old, new = number(before.values[name], unit, 4), number(after.values[name], unit, 4)
     line = f"{stage_name(before.stage)} (#{before.id}) {old} → {stage_name(after.stage)} {new}"
     return f"{hover(after, data)}<br>{escape(line)}"
-
-
-def agreements(data: ReportData, found: Sequence[Chain]) -> list[str]:
-    """Sentences: Kendall's τ between the orders of successive stages, for each objective that changes."""
-    stages, said = _seen(found), []
-    for name, _, _ in changing(data, found):
-        for first, second in pairwise(stages):
-            pairs = _pairs(found, name, first, second)
-            tau = kendall([a.values[name] for a, _ in pairs], [b.values[name] for _, b in pairs])
-            if tau is not None:
-                steps = f"{stage_name(first)} → {stage_name(second)}"
-                said.append(f"{name}, {steps}: τ = {tau:.2f} over {len(pairs)} candidates")
-    return said
-
-
-def kendall(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Kendall's τ-b, (concordant − discordant) / √((n₀ − ties a)(n₀ − ties b)); None where undefined."""
-    score = ties_a = ties_b = 0
-    for i in range(len(a)):
-        for j in range(i):
-            left, right = _sign(a[i] - a[j]), _sign(b[i] - b[j])
-            score += left * right
-            ties_a += left == 0
-            ties_b += right == 0
-    whole = len(a) * (len(a) - 1) // 2
-    below = math.sqrt((whole - ties_a) * (whole - ties_b))
-    return score / below if below else None
-
-
-def _sign(difference: float) -> int:
-    return (difference > 0) - (difference < 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 
 NOTHING = "–"
 _SI = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
@@ -76,3 +78,26 @@ def shorten(sentence: str, width: int) -> str:
     head = width // 2
     tail = width - 1 - head
     return f"{line[:head]}…{line[-tail:]}"
+
+
+def without_shared_start(names: Sequence[str]) -> list[str]:
+    """Dotted names without the parts that all begin with; what is left is never empty."""
+    parts = [n.split(".") for n in names]
+    shared = 0
+    while len(parts) > 1 and all(len(p) > shared + 1 and p[shared] == parts[0][shared] for p in parts):
+        shared += 1
+    return [".".join(p[shared:]) for p in parts]
+
+
+def folded(name: str, width: int, most: int = 3) -> list[str]:
+    """A long name as at most `most` lines of about `width` characters, broken before `.`, `@`, `_` and after spaces; a
+    line that is still longer is shortened.
+    """
+    lines = [""]
+    for part in re.findall(r"[.@_]?[^.@_ ]+ ?|[.@_ ]", name):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    if len(lines) > most:
+        lines = [*lines[: most - 1], "".join(lines[most - 1 :])]
+    return [shorten(line, width + 4) for line in lines]

@@ -1,6 +1,4 @@
-"""What is believed after some trials: a process for each objective, and the trials to start from. Shared by `surrogate`
-and `linas`.
-"""
+"""What is believed after some trials: a process for each objective, and the trials to start from."""
 
 from __future__ import annotations
 

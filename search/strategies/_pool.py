@@ -18,7 +18,7 @@ from archrank.search.strategies._features import RowFeatures, word_features
 
 if TYPE_CHECKING:
     from archrank.grammar import Derivation, Space
-    from archrank.grammar.paths import Codes, Paths
+    from archrank.grammar.paths import Codes
 
 __all__ = ["Pool", "RowPool", "TextPool", "pool_of"]
 
@@ -72,9 +72,12 @@ class Pool(ABC):
 
 
 class RowPool(Pool):
-    """Of a space that unrolls."""
+    """Of a space that unrolls; ValueError for another one."""
 
-    def __init__(self, space: Space, paths: Paths) -> None:
+    def __init__(self, space: Space) -> None:
+        paths = space.paths()
+        if paths is None:
+            raise ValueError(f"{space.name} does not unroll: TextPool has its candidates")
         self._space, self._paths, self._of = space, paths, RowFeatures(paths)
         self.groups = self._of.groups
         self._rows: dict[str, list[int]] = {}
@@ -220,5 +223,4 @@ class TextPool(Pool):
 
 def pool_of(space: Space) -> Pool:
     """The pool that the space allows."""
-    paths = space.paths()
-    return TextPool(space) if paths is None else RowPool(space, paths)
+    return TextPool(space) if space.paths() is None else RowPool(space)

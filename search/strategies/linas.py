@@ -8,67 +8,42 @@ their means alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from archrank.search.objective import Objective
-from archrank.search.strategies._planner import Planner, predicted, promising
-from archrank.search.strategies.base import Fresh, Past, generator
-from archrank.search.trial import PENDING, Trial
+import numpy as np
+
+from archrank.search.strategies._blocks import InBlocks
+from archrank.search.strategies._planner import Fitted
+from archrank.search.strategies._pool import Pooled
 
 if TYPE_CHECKING:
-    from archrank.grammar import Derivation, Space
+    from archrank.grammar import Derivation
 
 __all__ = ["LINAS", "STRATEGY"]
 
 POPULATION = 20
 
 
-class LINAS:
+class LINAS(InBlocks):
     """The first 20 proposals are samples; generation g is a function of the trials before it."""
 
-    def __init__(self, space: Space, objectives: Sequence[Objective], seed: int) -> None:
-        self._fresh, self._past, self._seed = Fresh(space), Past(objectives), seed
-        self._planner = Planner(space, objectives)
-        self._plan: tuple[list[Trial], list[Derivation]] = ([], [])
+    first = POPULATION
 
-    def ask(self, history: Sequence[Trial], n: int) -> list[Derivation]:
-        """At most `n` new candidates."""
-        seen = list(history)
-        found: list[Derivation] = []
-        self._past.update(seen)
-        taken = set(self._past.keys)
-        for _ in range(n):
-            place = len(seen)
-            begin = seen[: place - place % POPULATION]
-            if self._plan[0] != begin:
-                with self._planner.single_threaded():
-                    self._plan = begin, self._generation(begin) if begin else []
-            candidate = next((d for d in self._plan[1] if d.key not in taken), None)
-            candidate = candidate or self._fresh.find(generator(self._seed, place), taken)
-            if candidate is None:
-                break
-            taken.add(candidate.key)
-            found.append(self._planner.read.add(candidate))
-            seen.append(Trial(seen[-1].id + 1 if seen else 0, candidate.text, candidate.key, {}, state=PENDING))
-        return found
+    def width(self, place: int) -> int:
+        """A generation."""
+        return POPULATION
 
-    def _generation(self, begin: list[Trial]) -> list[Derivation]:
-        """The next population: from the predicted front inwards, spread by crowding."""
-        fitted = self._planner.fitted(begin)
-        if fitted is None:
-            return []
-        choose = partial(promising, objectives=self._planner.objectives)
-        rng = generator(self._seed, len(begin))
-        keys = {t.key for t in begin}
-        pooled = self._planner.pool.evolved(fitted.best, keys, partial(predicted, fitted.beliefs), choose, rng)
+    def chosen(
+        self, fitted: Fitted, pooled: Pooled, known: Collection[str], width: int, rng: np.random.Generator
+    ) -> list[Derivation]:
+        """From the predicted front inwards, spread by crowding."""
         found: dict[str, Derivation] = {}
-        for i in choose(pooled.told, len(pooled.told)):
+        for i in self.choose(pooled.told, len(pooled.told)):
             candidate = pooled.read(int(i))
-            if candidate is not None and candidate.key not in keys:
+            if candidate is not None and candidate.key not in known:
                 found.setdefault(candidate.key, candidate)
-            if len(found) == POPULATION:
+            if len(found) == width:
                 break
         return list(found.values())
 

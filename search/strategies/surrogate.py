@@ -8,29 +8,25 @@ constraints is proposed. What is proposed and not yet told counts at its predict
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from archrank.search.objective import Objective
 from archrank.search.pareto import non_dominated
+from archrank.search.strategies._blocks import InBlocks
 from archrank.search.strategies._gain import expected_gain
 from archrank.search.strategies._model import Watched
-from archrank.search.strategies._planner import Fitted, Planner, predicted, promising
+from archrank.search.strategies._planner import Fitted
 from archrank.search.strategies._pool import Pooled
-from archrank.search.strategies.base import Fresh, Past, generator
-from archrank.search.trial import PENDING, Trial
 
 if TYPE_CHECKING:
-    from archrank.grammar import Derivation, Space
+    from archrank.grammar import Derivation
 
 __all__ = ["STRATEGY", "Surrogate"]
 
 Array = NDArray[np.float64]
-START = 16  # trials before the first model; with 8, 100 and 200 were measured to be worse
 BLOCKS = ((384, 16), (256, 8), (128, 4), (64, 2), (0, 1))  # from this trial on, so many proposals of one model
 FINAL = 120  # candidates whose expected gain is computed
 REACH = 3.0  # see `_reference`
@@ -38,55 +34,21 @@ FIRST = 64
 PAIRS = 5  # sentences of one graph to see before their spread is believed
 
 
-class Surrogate:
-    """See the module. Proposals are planned in blocks, alone up to trial 64, then of 2 to 16: proposal k is a
-    function of the trials before its block and of the block's earlier proposals.
-    """
+class Surrogate(InBlocks):
+    """See the module. Proposals are planned in blocks, alone up to trial 64, then of 2 to 16."""
 
-    def __init__(self, space: Space, objectives: Sequence[Objective], seed: int) -> None:
-        self._seed, self._fresh, self._past = seed, Fresh(space), Past(objectives)
-        self._planner = Planner(space, objectives)
-        self._plan: tuple[list[Trial], list[Derivation]] = ([], [])
+    first = 16  # with 8, 100 and 200 trials before the first model were measured to be worse
 
-    def ask(self, history: Sequence[Trial], n: int) -> list[Derivation]:
-        """At most `n` new candidates."""
-        seen = list(history)
-        found: list[Derivation] = []
-        self._past.update(seen)
-        taken = set(self._past.keys)
-        for _ in range(n):
-            candidate = self._next(seen, taken)
-            if candidate is None:
-                break
-            taken.add(candidate.key)
-            found.append(self._planner.read.add(candidate))
-            seen.append(Trial(seen[-1].id + 1 if seen else 0, candidate.text, candidate.key, {}, state=PENDING))
-        return found
+    def width(self, place: int) -> int:
+        """By BLOCKS."""
+        return next(n for least, n in BLOCKS if place >= least)
 
-    def _next(self, seen: list[Trial], taken: set[str]) -> Derivation | None:
-        place = len(seen)
-        width = next(n for least, n in BLOCKS if place >= least)
-        begin = seen[: place - place % width]
-        if place >= START:
-            if self._plan[0] != begin:
-                with self._planner.single_threaded():
-                    self._plan = begin, self._planned(begin, width, generator(self._seed, len(begin)))
-            for candidate in self._plan[1]:
-                if candidate.key not in taken:
-                    return candidate
-        return self._fresh.find(generator(self._seed, place), taken)
-
-    def _planned(self, begin: list[Trial], width: int, rng: np.random.Generator) -> list[Derivation]:
-        """The next `width` proposals after these trials; [] where too few are measured."""
-        fitted, pool, m = self._planner.fitted(begin), self._planner.pool, self._planner.objectives
-        if fitted is None:
-            return []
-        keys = {t.key for t in begin}
-        choose = partial(promising, objectives=m)
-        pooled = pool.evolved(fitted.best, keys, partial(predicted, fitted.beliefs), choose, rng)
-        if not len(pooled.told):
-            return []
-        pick = choose(pooled.told, FINAL if not fitted.graphs else 3 * FINAL)
+    def chosen(
+        self, fitted: Fitted, pooled: Pooled, known: Collection[str], width: int, rng: np.random.Generator
+    ) -> list[Derivation]:
+        """By expected gain, one after the other."""
+        pool, m = self._planner.pool, self._planner.objectives
+        pick = self.choose(pooled.told, FINAL if not fitted.graphs else 3 * FINAL)
         if fitted.graphs:
             pick = _unlike(pick, pooled, fitted)
         queue = pooled.features[pick]
@@ -103,7 +65,7 @@ class Surrogate:
         found: dict[str, Derivation] = {}
         while len(found) < width and (i := greedy.best(len(pick))) is not None:
             candidate = pooled.read(int(pick[i]))
-            if candidate is None or candidate.key in keys or candidate.key in found:
+            if candidate is None or candidate.key in known or candidate.key in found:
                 greedy.drop(i)
                 continue
             found[candidate.key] = candidate

@@ -39,8 +39,31 @@ def test_a_mask_per_sample_equals_slices() -> None:
     c = (torch.arange(5) < torch.tensor(ranks)[:, None]).double()
     y = kernels.spectral_lora(x, A, B, c)
     for i, r in enumerate(ranks):
-        torch.testing.assert_close(y[i], x[i] @ A[:r].T @ B[:, :r].T)
+        assert float((y[i] - x[i] @ A[:r].T @ B[:, :r].T).abs().max()) < 1e-12
     assert not y[0].any()
+
+
+def test_frozen_gradients_are_those_of_the_detached_form() -> None:
+    """Valipour et al.'s code: rows before b detached, in fp64; with a b of its own for each sample."""
+    g = torch.Generator().manual_seed(0)
+    x, A, B = (
+        torch.randn(*s, generator=g, dtype=torch.float64).requires_grad_() for s in ((5, 3, 16), (8, 16), (24, 8))
+    )
+    b = torch.tensor([1, 3, 8, 5, 2])
+    c = (torch.arange(8) < b[:, None]).double()
+    w = (torch.arange(8) == b[:, None] - 1).double()
+    out = []
+    for i, r in enumerate(b.tolist()):
+        a = torch.cat([A[: r - 1].detach(), A[r - 1 : r]])
+        columns = torch.cat([B[:, : r - 1].detach(), B[:, r - 1 : r]], dim=1)
+        out.append(x[i] @ a.T @ columns.T)
+    slope = torch.randn(5, 3, 24, generator=g, dtype=torch.float64)
+    wanted = torch.autograd.grad((torch.stack(out) * slope).sum(), [x, A, B])
+    for op in (kernels.masked_lora, kernels.masked_lora_reference):
+        y = op(x, A, B, c, w)
+        torch.testing.assert_close(y, torch.stack(out), atol=1e-12, rtol=0)
+        for got, want in zip(torch.autograd.grad((y * slope).sum(), [x, A, B]), wanted, strict=True):
+            torch.testing.assert_close(got, want, atol=1e-11, rtol=0)
 
 
 def test_a_spectrum_for_another_batch_is_refused() -> None:

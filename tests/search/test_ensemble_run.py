@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import archrank as ar
 from archrank import spaces
 from archrank.search.architecture_run import ArchitecturePhases
+from archrank.search.candidates import weights_of
 from archrank.search.config import ConfigError, RunConfig
 from archrank.search.ensemble_job import prepare_ensembles
 from archrank.search.ensemble_run import EnsemblePhases
@@ -108,6 +109,15 @@ def test_an_inherited_candidate_has_the_supernets_weights_and_peft_is_refused(fi
     assert isinstance(module, Ensemble)
     with pytest.raises(ConfigError, match=r"--as peft: .* searched ensembles; take one home as merged or onnx"):
         take_home(finished, pick=str(trial.id), where=(), form="peft", out=str(tmp_path / "x"))
+
+
+@pytest.mark.parametrize(("stage", "name"), [("inherited", "supernet"), ("final", "importance"), ("final", None)])
+def test_a_lost_file_is_told(finished: Run, monkeypatch: pytest.MonkeyPatch, stage: str, name: str | None) -> None:
+    trial = next(t for t in finished.trials if (t.stage, t.state) == (stage, "done"))
+    file = finished.path / f"{name}.safetensors" if name else weights_of(finished.path, trial.id)
+    monkeypatch.setattr(Path, "exists", lambda self, own=Path.exists: self != file and own(self))
+    with pytest.raises(ConfigError, match=rf"{file.name}: is gone; without it the ensemble cannot be extracted\. `sea"):
+        finished.extract(trial)
 
 
 @pytest.mark.parametrize("stage", ["supernet", pytest.param("search", marks=pytest.mark.slow)])

@@ -48,8 +48,8 @@ def test_compare(folders: list[str], tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["compare", *folders[:3], "--out", str(tmp_path / "c.html")]) == 0
     out = capsys.readouterr().out
     assert ", random: hypervolume" in out
-    assert "over 2 runs" in out
-    assert "Plotly.newPlot" in (tmp_path / "c.html").read_text()
+    assert "over 2 runs after 6 evaluations" in out
+    assert "<h1>3 runs of &lt;text&gt;</h1>" in (tmp_path / "c.html").read_text()
     assert main(["compare", folders[0], folders[3]]) == 2
     assert "only runs with the same objectives can be compared" in capsys.readouterr().err
 

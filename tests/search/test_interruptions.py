@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 import archrank as ar
-from archrank.search import storage
+from archrank.search import rank_run, rank_search, storage
 from archrank.search.cli import main
 from archrank.search.job import Job
 from archrank.search.racing import Scored, Scorer
 from archrank.search.results import Run
+from archrank.search.tuning import Tuned
+from archrank.supernet.training import NonFiniteLoss
 
 FLAGS = [
     "--train-steps",
@@ -224,23 +226,20 @@ def test_a_supernet_that_diverges_says_what_to_do(
 def test_a_fine_tune_that_diverges_fails_its_trial_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bool
 ) -> None:
-    from archrank.search import run as phases
-
-    right = phases.train
+    right, together = rank_search.train, rank_run.tune_together
     calls = iter(range(100))
 
     def train(net: Any, batches: Any, loss: Any, plan: Any, **more: Any) -> float:
         if next(calls) == 1:
-            raise phases.NonFiniteLoss(10, float("nan"))
+            raise NonFiniteLoss(10, float("nan"))
         return right(net, batches, loss, plan, **more)
 
-    def tune_together(*args: Any) -> list[phases.Tuned]:
+    def tune_together(*args: Any) -> list[Tuned]:
         tuned = together(*args)
         return [replace(tuned[0], diverged_after=10), *tuned[1:]] if "reranked" in args[4] else tuned
 
-    together = phases.tune_together
-    monkeypatch.setattr(phases, "train", train)
-    monkeypatch.setattr(phases, "tune_together", tune_together)
+    monkeypatch.setattr(rank_search, "train", train)
+    monkeypatch.setattr(rank_run, "tune_together", tune_together)
     if not at_once:
         monkeypatch.setattr(Job, "trains_together", False)
     run = ar.run("lora_ranks", out=tmp_path / "r", trials=12, train_steps=10, finalists=1)

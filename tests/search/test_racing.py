@@ -16,8 +16,9 @@ from archrank.search.job import Job
 from archrank.search.objective import parse_objectives
 from archrank.search.pareto import latest
 from archrank.search.racing import Rivals
+from archrank.search.rank_run import RankPhases
 from archrank.search.results import Run
-from archrank.search.run import _Phases, prepared
+from archrank.search.run import prepared
 from archrank.search.strata import Strata
 from archrank.search.trial import Trial
 
@@ -58,7 +59,7 @@ def test_only_a_blind_strategy_is_raced_by_itself(tmp_path: Path) -> None:
         job = prepared(RunConfig(strategy=strategy, race=race, trials=8))
         (tmp_path / f"{strategy}-{race}").mkdir()
         assert isinstance(job, Job)
-        assert (_Phases(job, tmp_path / f"{strategy}-{race}")._rivals is not None) == raced
+        assert (RankPhases(job, tmp_path / f"{strategy}-{race}")._rivals is not None) == raced
 
 
 def test_what_the_log_says_of_a_stopped_candidate(runs: tuple[Run, Run]) -> None:

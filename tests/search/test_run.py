@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import archrank as ar
+from archrank.search.candidates import weights_of
 from archrank.search.cli import main
 from archrank.search.config import ConfigError
 from archrank.search.errors import NothingFeasible
@@ -136,6 +137,15 @@ def test_an_export_that_answers_otherwise_is_not_kept(
     assert main(["extract", str(run.path), "--pick", "best:loss", "--out", str(tmp_path / "x")]) == 4
     assert "differs from the supernet by" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("stage", ["inherited", "final"])
+def test_a_lost_file_is_told(run: Run, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    trial = next(t for t in run.trials if t.stage == stage)
+    file = run.path / "supernet.safetensors" if stage == "inherited" else weights_of(run.path, trial.id)
+    monkeypatch.setattr(Path, "exists", lambda self, own=Path.exists: self != file and own(self))
+    with pytest.raises(ConfigError, match=rf"{file.name}: is gone; without it the sub-network cannot be extracted"):
+        run.extract(trial)
 
 
 def test_commands_on_a_run(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
