@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from html import unescape
 from pathlib import Path
 
@@ -91,9 +92,14 @@ def test_every_figure_of_the_report_says_it(run: Run) -> None:
     assert "uniform ranks, full fine-tune" in cells
 
 
-def test_compared_runs_say_what_each_saw(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["compare", str(run.path), str(run.path)]) == 0
-    assert f"{run.path}: {expected(run)}" in capsys.readouterr().out
+def test_compared_runs_say_what_each_saw(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy, page = tmp_path / "copy", tmp_path / "page.html"
+    shutil.copytree(run.path, copy)
+    assert main(["compare", str(run.path), str(copy), "--out", str(page)]) == 0
+    told = capsys.readouterr().out
+    for path in (run.path, copy):
+        assert f"{path}: {expected(run)}" in told
+    assert unescape(page.read_text()).count(expected(run)) == 2
 
 
 def test_a_page_without_counts_and_a_method_to_escape() -> None:
