@@ -91,6 +91,27 @@ def test_plan_counts_in_units_of_one_r_max_run(capsys: pytest.CaptureFixture[str
     assert "is one of architectures" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("policy", "passes"), [("mixed", 1), ("diffora", 2), ("autolora:second-order", 4)])
+def test_plan_counts_every_pass_of_a_step(policy: str, passes: int) -> None:
+    from archrank.search.config import RunConfig
+    from archrank.search.job import prepare
+    from archrank.search.planning import plan_of
+
+    phases = {p.name: p.steps for p in plan_of(prepare(RunConfig(policy=policy, train_steps=50)), 0.01).phases}
+    assert phases["supernet"] == 2 * 50 * passes
+
+
+def test_max_hours_leaves_other_families_their_supernet() -> None:
+    from archrank.search.config import RunConfig
+    from archrank.search.job import prepare
+    from archrank.search.planning import fitted
+
+    config, said = fitted(prepare(RunConfig(space="hydra", train_steps=400, max_hours=1e-4)))
+    assert (config.policy, config.finalists) == ("mixed", 1)
+    assert said is not None
+    assert "policy full" not in said
+
+
 def test_max_hours_makes_the_pipeline_fit() -> None:
     from archrank.search.config import RunConfig
     from archrank.search.job import prepare
