@@ -345,45 +345,11 @@ def toml(device: Row, constants: Constants) -> str:
     return "\n".join([*head, *body]) + "\n"
 
 
-def cpu() -> str:
-    """A generic 8-core x86 machine: nothing here is measured."""
-    device = {
-        **{
-            "name": "CPU",
-            "vendor": "generic",
-            "architecture": "x86-64 AVX2, 8 cores",
-            "compute_capability": "",
-            "kind": "cpu",
-        },
-        **{"stack": "PyTorch on a CPU; generic and unmeasured: `search profile` measures this machine"},
-        **{
-            "sm_count": "8",
-            "boost_clock_mhz": "3000",
-            "mem_bytes": str(16 * 2**30),
-            "mem_bandwidth_bytes_per_s": "5.12e10",
-        },
-        **{"l2_bytes": str(16 * 2**20), "smem_per_sm_bytes": str(32 * 2**10), "tdp_w": "65"},
-        **dict.fromkeys(PEAKS.values(), ""),
-        "peak_fp32_flops_per_s": "7.68e11",
-        "peak_bf16_flops_per_s": "7.68e11",
-        "confirmed": "none: peak_fp32_flops_per_s peak_bf16_flops_per_s",
-        "source": "generic, no product: 8 cores x 3.0 GHz x 2 FMA units x 8 lanes x 2 operations; "
-        ""
-        "two channels of DDR4-3200 (25.6e9 bytes/s each, JEDEC JESD79-4); bf16 computed in fp32; "
-        "l2 is the last-level cache",
-        "interval": "a guess: an actual CPU may be three times faster or slower",
-    }
-    fit = replace(DEFAULT, launch={"matmul_us": 5.0, "other_us": 3.0})
-    guess = "a guess: what PyTorch's dispatch adds on a CPU"
-    return toml(device, Constants(fit, "unmeasured defaults", guess, {"fp32": 3.0, "low": 3.0}))
-
-
 def profiles() -> dict[str, str]:
     """Every profile's text by file name."""
     devices = {row["name"]: row for row in rows_of("devices.csv")}
     low, full = fits(devices)
-    made = {f"{slug(name)}.toml": toml(row, combined(row, low, full)) for name, row in devices.items()}
-    return {**made, "cpu.toml": cpu()}
+    return {f"{slug(name)}.toml": toml(row, combined(row, low, full)) for name, row in devices.items()}
 
 
 def main() -> None:

@@ -28,7 +28,7 @@ DEVICES = Path(predictors.__file__).parent / "devices"
         ("RTX 4090", "RTX 4090"),
         ("mi300x", "MI300X"),
         ("orin", "Jetson AGX Orin 64GB"),
-        ("cpu", "CPU"),
+        ("cpu", "AMD EPYC, Zen 4, 2 cores"),
     ],
 )
 def test_names_and_short_names(name: str, full: str) -> None:

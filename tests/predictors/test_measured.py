@@ -33,7 +33,7 @@ def _maker(data: Path) -> ModuleType:
 
 def test_the_committed_profiles_are_what_the_script_makes(shared_data: Path) -> None:
     made: dict[str, str] = _maker(shared_data).profiles()
-    assert {path.stem for path in map(Path, made)} == set(predictors.available())
+    assert {path.stem for path in map(Path, made)} == set(predictors.available()) - {"cpu"}  # measured
     for name, text in made.items():
         assert (ROOT / "predictors" / "devices" / name).read_text(encoding="utf-8") == text, name
 
