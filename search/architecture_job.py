@@ -144,7 +144,7 @@ def prepare_architectures(config: RunConfig) -> ArchitectureJob:
     space = grammar.load(config.space)
     if config.base is not None:
         raise ConfigError(f"--base {config.base}: {space.name} is a space of networks, which start from nothing")
-    if config.policy != RunConfig().policy:
+    if config.policy is not None:
         raise ConfigError(
             f"--policy {config.policy}: policies draw the ranks of adapters, and the space {space.name!r} is one of "
             "networks; leave it out"

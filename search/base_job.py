@@ -192,7 +192,7 @@ def _resolved(
         config.with_defaults(
             {
                 "batch_size": batch,
-                "train_steps": 600 if base.embedded else min(2000, max(100, 3 * epoch)),
+                "train_steps": 1600 if base.embedded else min(2000, max(100, 3 * epoch)),
                 "lr": 1e-2 if base.embedded else 1e-3,
                 "serve_dtype": default_dtype(devices),
                 "serve_seq": config.max_length,

@@ -58,7 +58,14 @@ class RunConfig:
     objective: tuple[str, ...] = _flag((), "wanted", "NAME[:min|:max] (repeatable; default: loss and adapter_params)")
     where: tuple[str, ...] = _flag((), "wanted", '"NAME <= VALUE" (repeatable): 2M and 3.5k are numbers')
     strategy: str = _flag("surrogate", "how", "see `search list strategies`")
-    policy: str = _flag("mixed", "how", "how the supernet trains, or what traces a front: `search list policies`")
+    policy: str | None = _flag(
+        None,
+        "how",
+        "how the supernet trains, or what traces a front: `search list policies` (default: full for LoRA, else mixed)",
+    )
+    distill: str = _flag(
+        "auto", "how", "finalists also learn the answers of the trained r_max adapter (policy full)", ("auto", "off")
+    )
     rank_group: tuple[str, ...] = _flag(
         (), "how", "--policy nls: modules of a layer that share a rank, as q,k,v (repeatable; the others stand alone)"
     )

@@ -75,6 +75,16 @@ class Job(BaseJob):
         on_cpu = next(self.base.model.parameters()).device.type == "cpu"
         return small and plain and on_cpu and self.config.compute_dtype == "fp32" and not drops
 
+    @property
+    def tune_steps(self) -> int:
+        """Steps of a finalist's fine-tune."""
+        return max(1, round(self.policy.tune_share * self.train_steps))
+
+    @property
+    def teaches(self) -> bool:
+        """Whether finalists learn the answers of what was trained: a whole adapter, with an answer a row."""
+        return self.config.distill == "auto" and self.policy.teaches and not self.task.per_token
+
     def row_losses(self, net: Elastic, split: str) -> NDArray[np.float64]:
         """`(rows,)` cross-entropy of each row of a split."""
         found = []
@@ -104,6 +114,7 @@ def prepare(config: RunConfig) -> Job:
         )
     devices = devices_of(config)
     strategies.load(config.strategy)
+    config = config.with_defaults({"policy": "full" if candidates.family_of(space) == "lora" else "mixed"})
     _check_groups(config)
     asked = wanted(config, devices, _default_objectives(config, list(devices)))
     loaded = load(config, devices)

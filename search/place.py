@@ -34,7 +34,7 @@ def check_place(config: RunConfig, space: Space) -> None:
     if space.is_layer_space:
         kind = "an ensemble" if space.has_split else "an encoder"
         what = f"{kind} run ({space.name}) trains and scores its candidates"
-    elif not space.is_architecture_space and policies.load(config.policy).traces:
+    elif not space.is_architecture_space and config.policy and policies.load(config.policy).traces:
         what = f"--policy {config.policy} traces its front along one training, which stays"
     elif space.is_architecture_space and config.processes > 1:
         raise ConfigError(

@@ -1,9 +1,9 @@
 """What a rank search will cost, before it: a few timed steps, the rest counted. In units of one r_max run.
 
 One r_max run is `--train-steps` steps of the whole store, the unit in which people know their training. The phases
-count supernet runs × train_steps (times the passes of a step, of which bilevel policies have more than one),
-re-ranking 2 finalists × 2 seeds × 1/8, each finalist and the two references one, and the search as the forwards of
-its evaluation rows (a third of a training step each).
+count supernet runs × train_steps times the passes of the policy's step, each finalist and the two references one
+fine-tune (a quarter of a run under policy `full`, else one), re-ranking 2 finalists × 2 seeds × 1/8 of that, and the
+search as the forwards of its evaluation rows (a third of a training step each).
 """
 
 from __future__ import annotations
@@ -114,8 +114,8 @@ def plan_of(job: Job, seconds: float) -> Plan:
         "head": min(300, unit) if job.base.new_head else 0,
         "supernet": job.policy.runs * unit * job.policy.passes,
         "trace" if job.policy.traces else "search": config.trials * rows / config.batch_size * FORWARD,
-        "rerank": chosen * candidates.RERANK_SEEDS * candidates.rerank_steps(unit),
-        "finalists": finals * unit,
+        "rerank": chosen * candidates.RERANK_SEEDS * candidates.rerank_steps(job.tune_steps),
+        "finalists": finals * job.tune_steps,
     }
     phases = tuple(Phase(name, n, n * seconds) for name, n in steps.items() if n)
     store = sum(p.numel() * p.element_size() for p in job.net.adapters.parameters())

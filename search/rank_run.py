@@ -5,27 +5,38 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from archrank.search import candidates
 from archrank.search.config import read_share
+from archrank.search.job import Job
 from archrank.search.pricing import uniform_params
-from archrank.search.rank_search import RankSearch
+from archrank.search.rank_search import Lesson, RankSearch
 from archrank.search.results import open_run
 from archrank.search.traced import densest, net_of
 from archrank.search.tuning import Tuned, load_tuned, tune_together
 from archrank.search.verdict import compared, rows_of, within_share
 from archrank.supernet.checkpoint import adapter_tensors, save_tensors
 from archrank.supernet.net import Elastic
+from archrank.supernet.teaching import Taught, answers, met, taught_loss
 from archrank.supernet.training import NonFiniteLoss, TrainPlan
+
+if TYPE_CHECKING:
+    from archrank.search.ray.cluster import Cluster
 
 __all__ = ["RankPhases"]
 
 
 class RankPhases(RankSearch):
     """One pass over the phases."""
+
+    def __init__(self, job: Job, path: Path, cluster: Cluster | None = None) -> None:
+        super().__init__(job, path, cluster)
+        self._answers: dict[tuple[int, int], Tensor] = {}
 
     def phases(self) -> None:
         """Head, supernet, search, re-rank, finalists; a tracing policy's chain stands for supernet and search."""
@@ -48,7 +59,7 @@ class RankPhases(RankSearch):
         chosen = candidates.to_rerank(self.study.trials, self.strata, self.job.objectives, self.job.config.finalists)
         entries = [candidates.Entry.of(t, self.study.trials) for t in chosen]
         self._tune_all(
-            "rerank", "reranked", entries, candidates.rerank_steps(self.job.train_steps), candidates.RERANK_SEEDS
+            "rerank", "reranked", entries, candidates.rerank_steps(self.job.tune_steps), candidates.RERANK_SEEDS
         )
 
     def _finalists(self) -> None:
@@ -68,7 +79,7 @@ class RankPhases(RankSearch):
             self._finish("reference", self._uniform([], choice))
 
     def _finish(self, phase: str, entries: list[candidates.Entry]) -> None:
-        self._tune_all(phase, "final", entries, self.job.train_steps, self.job.config.final_seeds)
+        self._tune_all(phase, "final", entries, self.job.tune_steps, self.job.config.final_seeds)
 
     def _uniform(self, entries: list[candidates.Entry], rank: int) -> list[candidates.Entry]:
         derivation = candidates.uniform(self.job.space, self.job.net.shapes, rank)
@@ -121,9 +132,21 @@ class RankPhases(RankSearch):
         found: dict[tuple[str, int], Tuned] = {}
         for k, file in enumerate(files if nets else []):
             plan = TrainPlan(steps, self.job.config.lr, seed=self._seed(stage, k))
-            each = tune_together(self.job, list(nets.values()), plan, file, f"{stage} {k}", self._tick(True))
+            lesson = self._lesson(plan.seed, steps)
+            each = tune_together(self.job, list(nets.values()), lesson, plan, file, f"{stage} {k}", self._tick(True))
             found |= {(text, k): tuned for text, tuned in zip(nets, each, strict=True)}
         return found
+
+    def _lesson(self, seed: int, steps: int) -> Lesson:
+        """What a fine-tune on a seed learns from: labels, and the whole adapter's answers where it teaches."""
+        job, rows = self.job, self.job.config.batch_size
+        if not job.teaches:
+            return job.batches(seed), job.loss
+        assert rows is not None
+        if (seed, steps) not in self._answers:
+            told = answers(job.net, job.data, met(job.data, seed, steps, rows))
+            self._answers = {(seed, steps): told}  # of the training at hand alone
+        return Taught(job.data, seed, rows, self._answers[seed, steps]), taught_loss(job.loss)
 
     def _seed(self, stage: str, k: int) -> int:
         """Of the k-th training of a stage."""
@@ -154,7 +177,9 @@ class RankPhases(RankSearch):
                         load_tuned(net, tuned)
                         spent += tuned.seconds
                     else:
-                        self._train(f"{stage} {derivation.key} {k}", net, steps, self._seed(stage, k))
+                        seed = self._seed(stage, k)
+                        lesson = self._lesson(seed, steps)
+                        self._train(f"{stage} {derivation.key} {k}", net, steps, seed, lesson=lesson)
                 except NonFiniteLoss as error:
                     self.study.fail(
                         derivation, str(error), stage=stage, parent=entry.parent, seconds=time.monotonic() - began

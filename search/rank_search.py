@@ -17,11 +17,13 @@ from archrank.search.job import Job
 from archrank.search.pareto import Scale
 from archrank.search.pricing import trained_params
 from archrank.search.racing import MEASURED, Rivals, Scorer
+from archrank.search.starting_points import starting_points
 from archrank.search.strata import Strata
 from archrank.search.study import Study
 from archrank.search.supernet_training import SUPERNET_FILE, keep_supernet, launch, start_store
 from archrank.search.traced import Points
 from archrank.search.traced import points as traced_points
+from archrank.search.tuning import Lesson
 from archrank.supernet.checkpoint import Checkpoint, adapter_tensors, load_adapters, load_tensors, save_tensors
 from archrank.supernet.net import Elastic
 from archrank.supernet.training import Tick, TrainPlan, train
@@ -130,8 +132,14 @@ class RankSearch(BasePhases):
         self.scale = Scale.from_json(self.job.objectives, saved)
 
     def _search(self) -> None:
-        """One candidate after the other; in batches where several are proposed at a time."""
-        config, done = self.job.config, len(self._inherited())
+        """What needs no search first; then one candidate after the other, or in batches where several are proposed at
+        a time.
+        """
+        config = self.job.config
+        for d in self.study.enqueue(starting_points(self.job)[: max(1, config.trials // 2)]):
+            self._evaluate(d)
+            self._pause()
+        done = len(self._inherited())
         if self.cluster is None and config.batch == 1:
             self._search_all(self._evaluate)
             return
@@ -198,16 +206,18 @@ class RankSearch(BasePhases):
         seed: int,
         *,
         policy: bool = False,
+        lesson: Lesson | None = None,
         after: Callable[[int], bool] | None = None,
     ) -> float:
-        """The supernet where `policy`, else quietly a candidate."""
+        """The supernet where `policy`, else quietly a candidate; lesson: default labels alone."""
         job = self.job
+        batches, loss = lesson or (job.batches(seed), job.loss)
 
         def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
             return train(
                 net,
-                job.batches(seed),
-                job.loss,
+                batches,
+                loss,
                 replace(plan, decay=after is None),
                 policy=job.policy if policy else None,
                 validation=job.validation_batches,

@@ -19,9 +19,13 @@ from archrank.supernet.adapters.lora import LoRA
 from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.net import Elastic
 from archrank.supernet.population_training import Members
-from archrank.supernet.training import NonFiniteLoss, Tick, TrainPlan
+from archrank.supernet.training import Batches, LossFunction, NonFiniteLoss, Tick, TrainPlan
 
-__all__ = ["Tuned", "load_tuned", "tune_together"]
+__all__ = ["Lesson", "Tuned", "load_tuned", "tune_together"]
+
+
+Lesson = tuple[Batches, LossFunction]
+"""What a training learns from: (its batches, its loss)."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,17 @@ class Tuned:
 
 
 def tune_together(
-    job: Job, nets: Sequence[Elastic], plan: TrainPlan, file: Path, purpose: str, tick: Tick
+    job: Job, nets: Sequence[Elastic], lesson: Lesson, plan: TrainPlan, file: Path, purpose: str, tick: Tick
 ) -> list[Tuned]:
-    """Every candidate from the weights of its net on the seed of `plan`; an interruption is kept in `file`."""
+    """Every candidate from the weights of its net by `plan`; an interruption is kept in `file`."""
     start = [{n: a.lora_factors() for n, a in net.items()} for net in nets]
     ranks = [{n: a.rank for n, a in net.items()} for net in nets]
     members = Members(job.base.model, ranks, start=start)
-    batches = job.batches(plan.seed)
+    batches, loss = lesson
     seconds = members.train(
         lambda step: batches(step)[0],
         plan,
-        loss_function=job.loss,
+        loss_function=loss,
         checkpoint=Checkpoint(file, purpose, 60 * job.config.save_minutes),
         tick=tick,
     )

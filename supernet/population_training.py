@@ -23,6 +23,7 @@ from archrank.supernet.chain import without_cache
 from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.modules import adaptable
 from archrank.supernet.subnetwork import SubNetwork
+from archrank.supernet.tasks import inputs_of
 from archrank.supernet.training import LOOK_EVERY, LossFunction, Tick, TrainPlan
 
 __all__ = ["Members", "PopulationError", "train_population"]
@@ -180,7 +181,7 @@ class Members:
         if loss_function is None:
             own: Tensor = getattr(self.base(**batch), "loss")  # noqa: B009
             return own
-        answer = self.base(**{k: v for k, v in batch.items() if k != "labels"})
+        answer = self.base(**inputs_of(batch))
         return loss_function(answer.logits, batch)
 
     def stacked(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

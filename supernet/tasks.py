@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-__all__ = ["IGNORED", "TASKS", "Task", "TaskError", "Totals", "load"]
+__all__ = ["IGNORED", "TASKS", "TEACHER", "Task", "TaskError", "Totals", "inputs_of", "load"]
 
 IGNORED = -100
 """A label that no loss counts: padding and prompts."""
+TEACHER = "teacher"
+"""The key of a batch's answers to learn from, `(rows, classes)` logits."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ TASKS = {
 
 class TaskError(ValueError):
     """A task that there is not."""
+
+
+def inputs_of(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What of a batch the model is given: all but what it is to learn."""
+    return {key: value for key, value in batch.items() if key not in ("labels", TEACHER)}
 
 
 def load(name: str) -> Task:

@@ -15,6 +15,7 @@ from archrank.supernet.distributed import my_rows, sum_gradients, sum_over_proce
 from archrank.supernet.net import Elastic
 from archrank.supernet.policies._gates import Gated
 from archrank.supernet.policies.base import Policy, counter_uniform
+from archrank.supernet.tasks import inputs_of
 
 __all__ = ["Batches", "LossFunction", "TrainingStep", "seed_step"]
 
@@ -56,11 +57,10 @@ class TrainingStep:
             if not len(part):
                 continue
             low, high = int(part[0]), int(part[-1]) + 1
-            inputs = {key: value[low:high].to(device) for key, value in batch.items()}
-            labels = inputs.pop("labels")
+            rows_of = {key: value[low:high].to(device) for key, value in batch.items()}
             c, w = (None if t is None else t[low:high] for t in (spectrum, mask))
-            outputs = self.net(spectrum=c, mask=w, **inputs)
-            loss = self.loss_function(outputs.logits, {**inputs, "labels": labels}) * ((high - low) / rows)
+            outputs = self.net(spectrum=c, mask=w, **inputs_of(rows_of))
+            loss = self.loss_function(outputs.logits, rows_of) * ((high - low) / rows)
             # gates stand in every part's graph
             yield loss, high < last and spectrum is not None and spectrum.requires_grad
 
@@ -84,10 +84,9 @@ class TrainingStep:
     ) -> Sequence[Tensor | None]:
         """The gates' gradient on a validation batch, at the store as it is; returns the store's."""
         assert self.policy is not None
-        inputs = {key: value.to(self.device) for key, value in batch.items()}
-        labels = inputs.pop("labels")
-        outputs = self.net(spectrum=self.policy.spectrum(step, index).to(self.device), **inputs)
-        loss = self.loss_function(outputs.logits, {**inputs, "labels": labels})
+        moved = {key: value.to(self.device) for key, value in batch.items()}
+        outputs = self.net(spectrum=self.policy.spectrum(step, index).to(self.device), **inputs_of(moved))
+        loss = self.loss_function(outputs.logits, moved)
         return self.policy.gate_gradients(loss, step, store)
 
     def learn_gates_unrolled(

@@ -64,7 +64,8 @@ class Policy(ABC):
     form after training. bilevel: gates learn on validation batches, second_order: through an unrolled step of the
     store. traces: one training yields a front by itself. switches_modules: decides which modules are adapted, and
     nothing else; draws_zero: a module left alone is one of its choices. runs: length of its training in full
-    fine-tunes.
+    fine-tunes; tune_share: length of a finalist's fine-tune in the same unit; teaches: what it trains is the whole
+    adapter itself, whose answers a finalist may learn.
     """
 
     nested = True
@@ -74,6 +75,8 @@ class Policy(ABC):
     switches_modules = False
     draws_zero = True
     runs: float = SUPERNET_RUNS
+    tune_share: float = 1.0
+    teaches = False
 
     def __init__(
         self, modules: Mapping[str, tuple[int, int]], r_max: int, seed: int = 0, ranks: Sequence[int] | None = None

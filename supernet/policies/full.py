@@ -1,8 +1,10 @@
 """All components of all modules always: one LoRA of rank r_max, whose canonical form is sliced afterwards.
 
-c = 1. Half the training of a sampled supernet, and prefixes that were never trained: they are made by the canonical
-form (Frobenius-optimal) and mended by the short fine-tunes of re-ranking. For bases on which a sampled supernet costs
-too much; in the pilot Kendall τ at equal parameters was .46 after the fine-tunes, against .48–.53 for `mixed`.
+c = 1. The run that a user knows, and prefixes that were never trained: they are made by the canonical form
+(Frobenius-optimal). A finalist so begins as the best approximation of a finished adapter, needs a quarter of its
+training to mend, and learns its answers meanwhile (supernet/teaching.py). In the pilot Kendall τ at equal parameters
+was .46 after short fine-tunes, against .48–.53 for `mixed`; at equal total training its finalists are better
+(docs/ranks.md).
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ class Full(Policy):
 
     nested = False
     runs = 1.0
+    tune_share = 0.25
+    teaches = True
 
     def spectrum(self, step: int, samples: Sequence[int] | NDArray[np.int64]) -> Tensor:
         """Ones up to each module's limit."""
