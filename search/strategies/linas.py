@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from archrank.search.objective import Objective
 from archrank.search.strategies._planner import Planner, predicted, promising
-from archrank.search.strategies.base import Fresh, Past, generator
+from archrank.search.strategies.base import Fresh, Past, Taken, generator
 from archrank.search.trial import PENDING, Trial
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class LINAS:
         seen = list(history)
         found: list[Derivation] = []
         self._past.update(seen)
-        taken = set(self._past.keys)
+        taken = Taken(self._past.keys)
         for _ in range(n):
             place = len(seen)
             begin = seen[: place - place % POPULATION]
