@@ -150,7 +150,8 @@ class ArchitecturePhases(Shell):
                 scores = scored_trials(self.study.space, since, recipe)
                 gone = record(self.log, number, recipe, scores, time.monotonic() - began)
                 self.progress.note(f"left the space: {', '.join(gone) or 'nothing'}")
-                self.study = self._study()
+                listeners, self.study = self.study.listeners, self._study()
+                self.study.listeners = listeners
 
     def _promote(self) -> None:
         """Trains for longer whoever is among the best of a rung, until nobody is (`search.halving`)."""

@@ -54,7 +54,7 @@ class Study:
             strategies.load(strategy)(space, self.objectives, seed) if isinstance(strategy, str) else strategy
         )
         self.log = log
-        self.listener: Callable[[Trial], None] | None = None  # hears of each new trial once it is in the log
+        self.listeners: list[Callable[[Trial], None]] = []  # hear of each new trial once it is in the log
         self._trials: list[Trial] = []
         self._history = History()  # each candidate once, as it was first told or asked; by id
         self._first: dict[str, Trial] = {}  # the same by key
@@ -234,8 +234,8 @@ class Study:
         if self.log is not None:
             self.log.append(trial)
         self._take(trial)
-        if self.listener is not None:
-            self.listener(trial)
+        for listener in self.listeners:
+            listener(trial)
         return trial
 
     def _take(self, trial: Trial) -> None:
