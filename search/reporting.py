@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -108,7 +109,7 @@ class Reporter:
     ) -> None:
         check_report_to(kind)
         self._kind, self._note = kind, note
-        self._open = lambda: TRACKERS[kind](name, folder, config)
+        self._open: Callable[[], Tracker] = partial(TRACKERS[kind], name, folder, config)
         self._queue: queue.SimpleQueue[Trial | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="report-to", daemon=True)
 

@@ -9,7 +9,6 @@ from archrank.search.cli._options import add_json, print_json
 
 SUMMARY = "show the Pareto front of a run"
 EXAMPLES = """
-search front runs/1
 search front runs/1 --where "adapter_params <= 10k" --json
 search front runs/1 --epsilon 5%
 """

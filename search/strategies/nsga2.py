@@ -102,7 +102,7 @@ class NSGA2:
 
     def _winner(self, parents: list[Derivation], rng: np.random.Generator) -> Derivation:
         """The better of two; parents stand best first."""
-        return parents[min(rng.integers(len(parents), size=2).tolist())]
+        return parents[int(min(rng.integers(len(parents), size=2).tolist()))]
 
 
 STRATEGY = NSGA2
