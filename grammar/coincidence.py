@@ -17,7 +17,7 @@ def coinciding(architecture: Architecture) -> tuple[tuple[int, int], ...]:
     """
     last = architecture.output
     outputs = member_outputs(architecture)
-    if not outputs and last >= 0 and architecture.signatures[last] is members.OP:
+    if not outputs and last >= 0 and architecture.signatures[last] == members.OP:
         outputs = architecture.ops[last].inputs
     if not outputs:
         return ()

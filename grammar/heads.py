@@ -23,7 +23,7 @@ def with_head(architecture: Architecture, classes: int) -> Architecture:
     """
     if classes < 1:
         raise ValueError(f"with_head(classes={classes}): at least 1")
-    if architecture.output >= 0 and architecture.signatures[architecture.output] is members.OP:
+    if architecture.output >= 0 and architecture.signatures[architecture.output] == members.OP:
         return _with_heads(architecture, classes)
     return _headed(architecture, classes)
 
@@ -31,7 +31,7 @@ def with_head(architecture: Architecture, classes: int) -> Architecture:
 def member_outputs(architecture: Architecture) -> tuple[int, ...]:
     """The ops that give the members' logits in an architecture of `with_head`; () where it is no ensemble."""
     last = architecture.output
-    if last < 0 or architecture.ops[last].node != HEAD or architecture.signatures[last] is not average.OP:
+    if last < 0 or architecture.ops[last].node != HEAD or architecture.signatures[last] != average.OP:
         return ()
     return architecture.ops[last].inputs
 

@@ -43,7 +43,11 @@ class Sites:
             self.costs.append(shapes[shape])
         self.low = [ranges[name][0] if name in ranges else 0 for name in COSTS]
         self.high = [ranges[name][1] if name in ranges else 2**62 for name in COSTS]
+        self._least, self._most = np.array(self.low, np.int64), np.array(self.high, np.int64)
         self.weights = [np.exp([options[i].log_p for i in of_site]) for of_site in kept]
+        self._all_costs, self._places = np.stack(self.costs), np.arange(len(sites))
+        self._kept_costs = [costs[list(of_site)] for costs, of_site in zip(self.costs, kept, strict=True)]
+        self._kept_options = [np.array(of_site) for of_site in kept]
         self._by_choices = {option.choices: i for i, option in enumerate(options)}
         self._index = {site.name: i for i, site in enumerate(sites)}
         self._alone = next((i for i, option in enumerate(options) if option.family == "none"), None)
@@ -81,7 +85,7 @@ class Sites:
 
     def totals(self, choices: Sequence[int]) -> Ints:
         """(size, adapter parameters, FLOPs per row)."""
-        return np.asarray(sum(c[o] for c, o in zip(self.costs, choices, strict=True)), np.int64)
+        return np.asarray(self._all_costs[self._places, list(choices)].sum(axis=0), np.int64)
 
     def _inside(self, totals: Ints) -> bool:
         return all(low <= total <= high for low, total, high in zip(self.low, totals.tolist(), self.high, strict=True))
@@ -211,8 +215,8 @@ class Sites:
         """Weights of the other options of a site that keep the ranges, the rest of the sentence being as it
         is.
         """
-        after = total + self.costs[i][list(self.kept[i])] - self.costs[i][current]
-        allowed = ((after >= self.low) & (after <= self.high)).all(axis=1) & (np.array(self.kept[i]) != current)
+        after = self._kept_costs[i] + (total - self.costs[i][current])
+        allowed = ((after >= self._least) & (after <= self._most)).all(axis=1) & (self._kept_options[i] != current)
         return np.where(allowed, self.weights[i], 0.0)
 
     def crossover(self, a: Derivation, b: Derivation, rng: np.random.Generator) -> Derivation:

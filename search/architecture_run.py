@@ -150,7 +150,8 @@ class ArchitecturePhases(Shell):
                 scores = scored_trials(self.study.space, since, recipe)
                 gone = record(self.log, number, recipe, scores, time.monotonic() - began)
                 self.progress.note(f"left the space: {', '.join(gone) or 'nothing'}")
-                self.study = self._study()
+                listeners, self.study = self.study.listeners, self._study()
+                self.study.listeners = listeners
 
     def _promote(self) -> None:
         """Trains for longer whoever is among the best of a rung, until nobody is (`search.halving`)."""
@@ -294,11 +295,11 @@ class ArchitecturePhases(Shell):
 
     def _finish_chosen(self, chosen: Sequence[Trial]) -> None:
         """The finalists that are not in the log yet, here or on workers."""
-        if self.cluster is None:
-            self._finish_all(chosen, lambda parent: self._finish(parent, self._here(parent)))
-            return
         done = {t.parent for t in self.study.trials if t.stage == "final"}
         left = [parent for parent in chosen if parent.id not in done]
+        if self.cluster is None or not left:
+            self._finish_all(chosen, lambda parent: self._finish(parent, self._here(parent)))
+            return
         with finishers(self.job, self, left) as outcomes:
             self._finish_all(chosen, lambda parent: self._finish(parent, outcomes(parent)))
 

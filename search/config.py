@@ -110,6 +110,9 @@ class RunConfig:
     seed: int = _flag(0, "how", "of every random choice")
     out: str | None = _flag(None, "where", "run folder (default: the next free runs/N)")
     storage: str | None = _flag(None, "where", "Optuna storage URL that finished trials are copied to")
+    report_to: str = _flag(
+        "none", "where", "report finished trials to this too", ("none", "tensorboard", "mlflow", "wandb")
+    )
     write_space: str | None = _flag(None, "where", "write the space with probabilities learned from the best trials")
     device: str = _flag("cpu", "where", "cpu, cuda, cuda:0")
     threads: int | None = _flag(None, "where", "CPU threads (default: 1 for a tiny base, else all cores)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from archrank.search.interrupt import Interrupted, Interrupts
 from archrank.search.mirror import Mirror, NoMirror
 from archrank.search.objective import Objective, parse_objectives
 from archrank.search.progress import Progress, open_progress
+from archrank.search.reporting import Reporter, check_report_to
 from archrank.search.results import Run, open_run
 from archrank.search.storage import Contents, Log, RunLock, write_atomic
 from archrank.search.study import Study
@@ -47,6 +49,7 @@ def optimize(
     storage: str | None = None,
     workers: int = 1,
     start: Sequence[str] | str | Path | None = None,
+    report_to: str = "none",
 ) -> Run:
     """Searches `space` for what `evaluate(derivation) -> {objective: number}` says is good; returns the run.
 
@@ -54,7 +57,7 @@ def optimize(
     that `evaluate` gives. out: a folder that keeps log, config and report; one that exists is resumed, with `trials` as
     the new total. trial_timeout: seconds, after which an evaluation is ended and the trial failed. storage: an Optuna
     storage URL that finished trials are copied to. workers: processes that evaluate at once. start: sentences to be
-    evaluated first, or the folder of another run, whose front's sentences are.
+    evaluated first, or the folder of another run, whose front's sentences are. report_to: tensorboard, mlflow or wandb.
 
     An exception, a nan or an infinity fails the trial, not the search. Raises ConfigError on arguments that do not fit
     or do not agree with `out`, NothingFeasible (with the nearest misses) where no trial meets `where`.
@@ -66,8 +69,9 @@ def optimize(
         parse_where(rule)
     config = RunConfig(
         space=space.name, objective=tuple(map(str, wanted)), where=rules, strategy=strategy, trials=trials, seed=seed,
-        trial_timeout=trial_timeout, storage=storage,
+        trial_timeout=trial_timeout, storage=storage, report_to=report_to,
     )  # fmt: skip
+    check_report_to(report_to)
     with ExitStack() as stack:
         log = None
         if out is not None:
@@ -186,6 +190,11 @@ class _Search:
             mirror: NoMirror = NoMirror()
             if self.config.storage:
                 mirror = stack.enter_context(Mirror(self.config.storage, self.study, self._name(), progress.note))
+            if (kind := self.config.report_to) != "none":
+                folder = None if self.log is None else self.log.path.parent
+                asked = {key: value for key, value in asdict(self.config).items() if value is not None}
+                reporter = Reporter(kind, self._name(), folder, asked, progress.note)
+                self.study.listeners.append(stack.enter_context(reporter).add)
             progress.phase("search", total=self.config.trials, unit="trials", done=len(self.study.trials))
             try:
                 self._loop(asker, width, stop.check, mirror.add, progress)

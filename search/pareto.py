@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archrank.grammar import nearest, number
+from archrank.search.epsilon import net, read_epsilons
 from archrank.search.errors import NothingFeasible
 from archrank.search.expression import Constraint, parse_where
 from archrank.search.objective import Objective, minimised, parse_objective
@@ -243,6 +244,13 @@ class ParetoFront:
     def __getitem__(self, place: int) -> Trial:
         """By place, 0 the best in the first objective."""
         return self.trials[place]
+
+    def epsilon_net(self, epsilon: str | Sequence[str]) -> ParetoFront:
+        """The front with one trial of each ε-box (`archrank.search.epsilon`): `5%` or `0.01` for every objective,
+        `NAME=5%` or `NAME=0.01` for one of them. EpsilonError where it cannot be read or a share has no meaning.
+        """
+        kept = net(self.trials, self.objectives, read_epsilons(epsilon, self.objectives))
+        return replace(self, trials=tuple(kept))
 
     def knee(self) -> Trial:
         """The trial farthest below the hyperplane through the extremes; adapter parameters count by their

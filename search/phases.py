@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,6 +19,7 @@ from archrank.search.mirror import Mirror
 from archrank.search.objective import Objective
 from archrank.search.pareto import Scale
 from archrank.search.progress import Progress, open_progress
+from archrank.search.reporting import Reporter
 from archrank.search.results import Run, open_run
 from archrank.search.storage import Log, StorageError, write_atomic
 from archrank.search.strategies.cross_entropy import learned
@@ -83,7 +85,11 @@ class Shell(ABC):
                 stack.enter_context(mirror)
                 for trial in self.study.trials:
                     mirror.add(trial)
-                self.study.listener = mirror.add
+                self.study.listeners.append(mirror.add)
+            if (kind := self._asked.config.report_to) != "none":
+                asked = {key: value for key, value in asdict(self._asked.config).items() if value is not None}
+                reporter = Reporter(kind, self._study_name(), self.path, asked, self.progress.note)
+                self.study.listeners.append(stack.enter_context(reporter).add)
             try:
                 self.phases()
                 self.log.event({"event": "end"})

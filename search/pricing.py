@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from archrank.grammar import ops
 from archrank.grammar.signatures import AdapterOp
@@ -60,12 +61,20 @@ class Pricer:
         """
         work = with_adapters(self.workload, self.shapes, ranks, self.deploy, self.rows)
         served = sum(r * sum(self.shapes[name]) for name, r in ranks.items())
-        kept = 0 if self.deploy == "merged" else served
-        values: dict[str, float] = {
+        costs = self._bare if work is self.workload else self._served(work)
+        return {
             "adapter_params": sum(trained_params(self.family, self.shapes[name], r) for name, r in ranks.items()),
-            "params": self.base_params + kept,
-            "flops": float(work.flops),
+            "params": self.base_params + (0 if self.deploy == "merged" else served),
+            **costs,
         }
+
+    @cached_property
+    def _bare(self) -> dict[str, float]:
+        """Of what is served where adapters add nothing to it: the same for every configuration once merged."""
+        return self._served(self.workload)
+
+    def _served(self, work: Workload) -> dict[str, float]:
+        values = {"flops": float(work.flops)}
         for name, device in self.devices.items():
             told = device.predict([work], dtype=self.dtype)
             values[latency_name(name, list(self.devices))] = float(told.ms[0])

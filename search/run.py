@@ -24,6 +24,7 @@ from archrank.search.phases import Shell
 from archrank.search.place import address_of, check_place, cluster_of, elsewhere
 from archrank.search.planning import fitted
 from archrank.search.rank_run import RankPhases
+from archrank.search.reporting import check_report_to
 from archrank.search.results import Run, open_run
 from archrank.search.storage import RunLock, write_atomic
 
@@ -76,6 +77,7 @@ def _space(config: RunConfig) -> grammar.Space:
         ops.load_file(file)
     space = grammar.load(config.space)
     check_place(config, space)
+    check_report_to(config.report_to)
     return space
 
 

@@ -16,9 +16,10 @@ import numpy as np
 
 from archrank.grammar import EmptySpaceError
 from archrank.search import strategies
+from archrank.search.history import Change, History, Reader
 from archrank.search.objective import Objective
 from archrank.search.strategies.base import Strategy, StrategyError
-from archrank.search.trial import PENDING, Trial
+from archrank.search.trial import Trial
 
 if TYPE_CHECKING:
     from archrank.grammar import Derivation, Space
@@ -99,10 +100,8 @@ class Stratified:
             else factory(part, objectives, int(np.random.SeedSequence([seed, i]).generate_state(1)[0]))
             for i, part in enumerate(strata.spaces)
         ]
-        self._held: list[Trial] = []
-        self._groups: list[list[Trial]] = [[] for _ in strata.spaces]
-        self._where: list[tuple[int, int]] = []  # of each trial held: its stratum, its place there
-        self._pending: set[int] = set()
+        self._reader = Reader()
+        self._groups = [History() for _ in strata.spaces]
 
     def ask(self, history: Sequence[Trial], n: int) -> list[Derivation]:
         """At most `n`; a stratum that finds nothing new leaves its turn to the others."""
@@ -118,27 +117,21 @@ class Stratified:
                 return [found[i].pop(0) for i in turns]
             most |= short
 
-    def _grouped(self, history: Sequence[Trial]) -> list[list[Trial]]:
+    def _grouped(self, history: Sequence[Trial]) -> list[History]:
         """The history by stratum; what was grouped before stays, so that the price of a proposal does not grow."""
-        k = len(self._held)
-        for i in [i for i in self._pending if i < len(history)]:  # a pending trial comes to be a finished one
-            old, new = self._held[i], history[i]
-            if new is not old and new.key == old.key:
-                stratum, place = self._where[i]
-                self._held[i] = self._groups[stratum][place] = new
-                if new.state != PENDING:
-                    self._pending.discard(i)
-        if len(history) < k or list(history[:k]) != self._held:
-            self._held, self._where, self._pending, k = [], [], set(), 0
-            self._groups = [[] for _ in self._groups]
-        for i, trial in enumerate(history[k:], k):
-            stratum = self._strata.place(trial)
-            self._where.append((stratum, len(self._groups[stratum])))
-            self._groups[stratum].append(trial)
-            self._held.append(trial)
-            if trial.state == PENDING:
-                self._pending.add(i)
+        changes = self._reader.read(history)
+        if any(c.replaced or self._moved(c) for c in changes):
+            self._groups = [History() for _ in self._groups]
+            changed = list(history)
+        else:
+            changed = [c.new for c in changes if c.new is not None]
+        for trial in changed:
+            self._groups[self._strata.place(trial)].put(trial)
         return self._groups
+
+    def _moved(self, change: Change) -> bool:
+        old, new = change.old, change.new
+        return old is not None and new is not None and self._strata.place(old) != self._strata.place(new)
 
 
 def _turns(counts: list[int], most: dict[int, int], n: int) -> list[int]:

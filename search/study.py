@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from archrank.search import strategies
 from archrank.search.expression import Constraint, parse_where
+from archrank.search.history import History
 from archrank.search.objective import Objective, parse_objectives
 from archrank.search.pareto import ParetoFront, latest
 from archrank.search.storage import Log
@@ -53,9 +54,9 @@ class Study:
             strategies.load(strategy)(space, self.objectives, seed) if isinstance(strategy, str) else strategy
         )
         self.log = log
-        self.listener: Callable[[Trial], None] | None = None  # hears of each new trial once it is in the log
+        self.listeners: list[Callable[[Trial], None]] = []  # hear of each new trial once it is in the log
         self._trials: list[Trial] = []
-        self._history: list[Trial] = []  # each candidate once, as it was first told or asked; by id
+        self._history = History()  # each candidate once, as it was first told or asked; by id
         self._first: dict[str, Trial] = {}  # the same by key
         self._told: dict[tuple[str, str], int] = {}  # (key, stage) -> id
         self._next = 0
@@ -233,8 +234,8 @@ class Study:
         if self.log is not None:
             self.log.append(trial)
         self._take(trial)
-        if self.listener is not None:
-            self.listener(trial)
+        for listener in self.listeners:
+            listener(trial)
         return trial
 
     def _take(self, trial: Trial) -> None:
@@ -248,10 +249,10 @@ class Study:
     def _remember(self, trial: Trial) -> None:
         """Puts a candidate's first trial in the history, in the place of its pending one."""
         old = self._first.get(trial.key)
-        if old is not None:
-            self._history[bisect_left(self._history, old.id, key=lambda t: t.id)] = trial
+        if old is not None and old.id != trial.id:
+            self._history.replace(bisect_left(self._history, old.id, key=lambda t: t.id), trial)
         else:
-            _insert(self._history, trial)
+            self._history.put(trial)
         self._first[trial.key] = trial
 
     def _keyed(self, trial: Trial) -> Trial:

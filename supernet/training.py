@@ -39,7 +39,8 @@ __all__ = [
 Tick = Callable[[int, float], None]
 """(steps done, last loss): progress, and the safe point at which an interruption may be raised."""
 
-LOOK_EVERY = 10  # reading the loss waits for the device
+LOOK_EVERY = 10  # steps; reading the loss waits for the device
+LOOK_SECONDS = 1.0  # slower steps are looked at one by one: what stops a training need not wait for ten of them
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -163,7 +164,7 @@ def descend(
     rule = optimizer or torch.optim.AdamW(trained, lr=plan.lr, weight_decay=plan.weight_decay, fused=fused)
     kept = dict(extra or {})
     first, before = checkpoint.load(trained, rule, kept) if checkpoint else (0, 0.0)
-    start = saved = time.monotonic()
+    start = saved = looked = time.monotonic()
     with _forked(device):
         for step in range(first, plan.steps):
             seed_step(plan.seed, step)
@@ -178,9 +179,10 @@ def descend(
             done, now = step + 1, time.monotonic()
             if after is not None and not after(done):
                 break
-            if done % LOOK_EVERY == 0 or done == plan.steps:
-                value = float(loss)
-                if not math.isfinite(value):
+            due = done % LOOK_EVERY == 0 or done == plan.steps
+            if due or now - looked >= LOOK_SECONDS:
+                value, looked = float(loss), now
+                if due and not math.isfinite(value):  # at the same step however fast the machine is
                     raise NonFiniteLoss(done, value)
                 if tick:
                     try:

@@ -9,15 +9,23 @@ from archrank.search.cli._options import add_json, print_json
 
 SUMMARY = "show the Pareto front of a run"
 EXAMPLES = """
-search front runs/1
 search front runs/1 --where "adapter_params <= 10k" --json
+search front runs/1 --epsilon 5%
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """RUN, --where."""
+    """RUN, --where, --epsilon."""
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("--where", action="append", default=[], metavar="EXPR", help='"NAME <= VALUE" (repeatable)')
+    parser.add_argument(
+        "--epsilon",
+        action="append",
+        default=[],
+        metavar="[NAME=]E",
+        help="one point of each box that is E wide: 5%% of a value, or 0.01 in its unit; of one objective or of all "
+        "(repeatable)",
+    )
     add_json(parser)
 
 
@@ -29,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     for warning in run.warnings:
         print(f"search front: {warning}", file=sys.stderr)
     front = run.front(where=args.where)
+    if args.epsilon:
+        front = front.epsilon_net(args.epsilon)
     if args.json:
         print_json([t.to_json() for t in front])
     else:

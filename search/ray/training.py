@@ -10,7 +10,6 @@ import json
 import os
 import socket
 import tempfile
-import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,12 +21,14 @@ import ray
 import torch
 from ray import tune
 
+from archrank.grammar import SpaceError, ops
 from archrank.search.architecture_job import ArchitectureJob
 from archrank.search.architecture_training import TrialTimeout, finished, rungs_of, trained
 from archrank.search.dispatch import Done, Search
 from archrank.search.interrupt import Interrupted
 from archrank.search.ray.cluster import Cluster, ClusterError, workers_that_fit
 from archrank.search.ray.evaluation import Host, OnWorkers, pool_of
+from archrank.search.ray.hanging import lost_because, patience, watched
 from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.data import DataError
 from archrank.supernet.training import NonFiniteLoss
@@ -83,9 +84,9 @@ class _Until(tune.Stopper):  # type: ignore[misc]
 class _Feed(tune.search.Searcher):  # type: ignore[misc]  # Ray has no types
     """Hands the search's candidates to Tune and its results back; order and log are the search's."""
 
-    def __init__(self, search: Search, inbox: _Inbox, kept: Path, until: _Until) -> None:
+    def __init__(self, search: Search, inbox: _Inbox, kept: Path, until: _Until, limit: float | None) -> None:
         super().__init__(metric=None, mode=None)
-        self._search, self._inbox, self._kept, self._until = search, inbox, kept, until
+        self._search, self._inbox, self._kept, self._until, self._limit = search, inbox, kept, until, limit
         self._keys: dict[str, Hashable] = {}
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
@@ -109,7 +110,7 @@ class _Feed(tune.search.Searcher):  # type: ignore[misc]  # Ray has no types
         elif self._until.reason is not None:
             return  # stopped, not failed
         elif error or told is None:
-            reason = f"its training was lost {RETRIES + 1} times; RUN/tune holds error.txt of the trial"
+            reason = f"{lost_because(self._limit, RETRIES + 1)}; RUN/tune holds error.txt of the trial"
             self._search.take(Done(key, None, 0.0, reason))
         else:
             seconds = float((result or {}).get("time_total_s", 0.0))
@@ -148,7 +149,7 @@ def train_on_tune(
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=_Feed(search, inbox, folder, until),
+            search_alg=_Feed(search, inbox, folder, until, config.trial_timeout),
             scheduler=scheduler,
             num_samples=-1,
             max_concurrent_trials=size,
@@ -170,9 +171,10 @@ def train_on_tune(
 
 
 def _there(job: ArchitectureJob) -> ArchitectureJob:
-    """The job as a worker sees it: Ray shows each worker its own GPU alone."""
+    """The job as a worker sees it: Ray shows each worker its own GPU alone, and Tune starts it in another folder."""
     device = "cuda" if job.config.gpus_of_a_worker else "cpu"
-    return replace(job, config=replace(job.config, device=device))
+    files = tuple(str(Path(file).resolve()) for file in job.config.ops)
+    return replace(job, config=replace(job.config, device=device, ops=files))
 
 
 def _next(folder: Path) -> str:
@@ -209,58 +211,41 @@ class _Reported(Checkpoint):
 
 def _train(config: Mapping[str, Any], job: ArchitectureJob) -> None:
     """A trial on a worker: trains, keeps checkpoints, reports its values or why there are none."""
-    torch.set_num_threads(max(1, int(job.config.worker_cpus)))
     number, steps = int(config["id"]), rungs_of(job)[0]
-    with tempfile.TemporaryDirectory() as folder, _watched(job.config.trial_timeout) as alive:
+    with tempfile.TemporaryDirectory() as folder, watched(patience(job.config.trial_timeout)) as alive:
         checkpoint = _Reported(Path(folder) / STATE, f"trial {number}", 60 * job.config.save_minutes, number)
         if config["from"] and Path(config["from"]).exists():
             checkpoint.path.write_bytes(Path(config["from"]).read_bytes())
         told: dict[str, Any]
         try:
+            _settle(job)
             told = {"values": trained(job, config["text"], number, steps, lambda step, loss: alive(), checkpoint)}
         except (NonFiniteLoss, TrialTimeout) as error:
             told = {"values": None, "reason": str(error)}
-        except (OSError, DataError) as error:
+        except (OSError, DataError, SpaceError) as error:
             told = {
                 "unreadable": f"the worker on {socket.gethostname()} cannot read what it trains on: {error}; every "
-                "node needs the data at the same path as here"
+                "node needs the data, and the files of --ops, at the same path as here"
             }
         tune.report({"told": json.dumps(told)})
 
 
-@contextmanager
-def _watched(limit: float | None) -> Iterator[Callable[[], None]]:
-    """Ends the process where `alive()` was not called for `limit` seconds: Tune then tries again from the
-    checkpoint.
-    """
-    if limit is None:
-        yield lambda: None
-        return
-    bell, over = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        while not over.is_set():
-            if not bell.wait(limit):
-                os._exit(1)
-            bell.clear()
-
-    threading.Thread(target=watch, daemon=True).start()
-    try:
-        yield bell.set
-    finally:
-        over.set()
-        bell.set()
+def _settle(job: ArchitectureJob) -> None:
+    """A worker's process as the run's is: its threads, and the user's ops, whose classes do not travel."""
+    torch.set_num_threads(max(1, int(job.config.worker_cpus)))
+    for file in job.config.ops:
+        ops.load_file(file)
 
 
 def make_finisher(job: ArchitectureJob) -> Callable[[tuple[str, int]], Any]:
     """On a worker: (sentence, seed's number) -> what came of that training."""
-    torch.set_num_threads(max(1, int(job.config.worker_cpus)))
+    _settle(job)
     return lambda item: finished(job, *item)
 
 
 def make_trainer(job: ArchitectureJob) -> Callable[[tuple[str, int, int]], tuple[dict[str, float] | None, str | None]]:
     """On a worker: (sentence, number, steps) -> (values, None), or (None, why there are none)."""
-    torch.set_num_threads(max(1, int(job.config.worker_cpus)))
+    _settle(job)
 
     def train(item: tuple[str, int, int]) -> tuple[dict[str, float] | None, str | None]:
         try:
@@ -285,12 +270,14 @@ class _Trainers(OnWorkers):
 @contextmanager
 def trainer_of(cluster: Cluster, job: ArchitectureJob, host: Host) -> Iterator[OnWorkers]:
     """Workers that train candidates from nothing while the block lasts."""
-    with pool_of(cluster, job.config, make_trainer, (ray.put(_there(job)),), host, limit=float("inf")) as pool:
+    limit = patience(job.config.trial_timeout)
+    with pool_of(cluster, job.config, make_trainer, (ray.put(_there(job)),), host, limit) as pool:
         yield _Trainers(pool)
 
 
 @contextmanager
 def finisher_of(cluster: Cluster, job: ArchitectureJob, host: Host) -> Iterator[OnWorkers]:
     """Workers that train finalists while the block lasts."""
-    with pool_of(cluster, job.config, make_finisher, (ray.put(_there(job)),), host, limit=float("inf")) as pool:
+    limit = patience(job.config.trial_timeout)
+    with pool_of(cluster, job.config, make_finisher, (ray.put(_there(job)),), host, limit) as pool:
         yield OnWorkers(pool)

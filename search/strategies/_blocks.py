@@ -12,7 +12,7 @@ import numpy as np
 from archrank.search.objective import Objective
 from archrank.search.strategies._planner import Fitted, Planner, predicted, promising
 from archrank.search.strategies._pool import Choose, Pooled
-from archrank.search.strategies.base import Fresh, Past, generator
+from archrank.search.strategies.base import Fresh, Past, Taken, generator
 from archrank.search.trial import PENDING, Trial
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class InBlocks(ABC):
         seen = list(history)
         found: list[Derivation] = []
         self._past.update(seen)
-        taken = set(self._past.keys)
+        taken = Taken(self._past.keys)
         for _ in range(n):
             planned = (d for d in self._block(seen) if d.key not in taken)
             candidate = next(planned, None) or self._fresh.find(generator(self._seed, len(seen)), taken)

@@ -4,20 +4,22 @@ is new.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Container, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from archrank.search.history import Reader
 from archrank.search.objective import Objective, minimised
 from archrank.search.trial import Trial
 
 if TYPE_CHECKING:
     from archrank.grammar import Derivation, Space
 
-__all__ = ["Factory", "Fresh", "Past", "Sentences", "Strategy", "StrategyError", "generator", "violation"]
+__all__ = ["Factory", "Fresh", "Past", "Sentences", "Strategy", "StrategyError", "Taken", "generator", "violation"]
 
 ENUMERATED = 20_000  # spaces up to this size are listed when variation and sampling find nothing new
 _TRIES = 30
@@ -67,39 +69,66 @@ def violation(trial: Trial) -> float:
 
 
 class Past:
-    """The history as arrays, extended while trials are only appended and rebuilt from where they differ."""
+    """What was measured, kept up while trials are added to the history and begun anew where one is gone."""
 
     def __init__(self, objectives: Sequence[Objective]) -> None:
         self.objectives = tuple(objectives)
+        self._reader = Reader()
+        self._clear()
+
+    def _clear(self) -> None:
         self.keys: set[str] = set()
         self.measured: list[Trial] = []  # done or infeasible, by id
-        self._trials: list[Trial] = []
         self._rows: list[list[float]] = []
 
-    def update(self, history: Sequence[Trial]) -> None:
-        """Takes in a history; what it shares with the last one is skipped."""
-        k = min(len(self._trials), len(history))
-        if self._trials[:k] != history[:k] or k < len(self._trials):
-            pairs = zip(self._trials, history, strict=False)
-            k = next((i for i, (old, new) in enumerate(pairs) if old != new), k)
-            del self._trials[k:]
-            left = sum(t.state in ("done", "infeasible") for t in self._trials)
-            del self.measured[left:], self._rows[left:]
-            self.keys = {t.key for t in self._trials}
-        for trial in history[k:]:
+    def update(self, history: Sequence[Trial]) -> list[Trial] | None:
+        """Takes in a history. The trials that were measured since the last one, in any order; None where trials of
+        that one are gone, so that what was made of them is void.
+        """
+        changes = self._reader.read(history)
+        void = any(c.replaced for c in changes)
+        if void:
+            self._clear()
+        fresh: list[Trial] = []
+        for trial in history if void else [c.new for c in changes if c.new is not None]:
             self.keys.add(trial.key)
-            self._trials.append(trial)
             if trial.state in ("done", "infeasible"):
-                self.measured.append(trial)
-                self._rows.append(minimised([trial.values], self.objectives)[0].tolist())
+                place = bisect_left(self.measured, trial.id, key=lambda t: t.id)
+                self.measured.insert(place, trial)
+                self._rows.insert(place, self.row(trial))
+                fresh.append(trial)
+        return None if void else fresh
 
-    def values(self) -> NDArray[np.float64]:
-        """(measured, objectives), minimised; nan where an infeasible trial has no value."""
-        return np.array(self._rows, dtype=np.float64).reshape(len(self._rows), len(self.objectives))
+    def text(self, number: int) -> str:
+        """The sentence of a measured trial."""
+        return self.measured[bisect_left(self.measured, number, key=lambda t: t.id)].text
 
-    def violations(self) -> NDArray[np.float64]:
+    def row(self, trial: Trial) -> list[float]:
+        """(objectives,): its values, minimised; nan where an infeasible trial has none."""
+        return [float(v) for v in minimised([trial.values], self.objectives)[0]]
+
+    def values(self, last: int = 0) -> NDArray[np.float64]:
+        """(measured, objectives), minimised; nan where an infeasible trial has no value. last: of so many alone."""
+        rows = self._rows[-last:]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.objectives))
+
+    def violations(self, last: int = 0) -> NDArray[np.float64]:
         """(measured,): 0 for trials that are done."""
-        return np.array([violation(t) for t in self.measured], dtype=np.float64)
+        return np.array([violation(t) for t in self.measured[-last:]], dtype=np.float64)
+
+
+class Taken:
+    """The keys that are not to be proposed: those of the history, and those of this batch."""
+
+    def __init__(self, keys: Collection[str]) -> None:
+        self._keys, self._more = keys, set[str]()
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys or key in self._more
+
+    def add(self, key: str) -> None:
+        """One more of this batch."""
+        self._more.add(key)
 
 
 class Sentences:
@@ -134,7 +163,7 @@ class Fresh:
     def find(
         self,
         rng: np.random.Generator,
-        taken: Collection[str],
+        taken: Container[str],
         propose: Callable[[], Derivation] | None = None,
     ) -> Derivation | None:
         """A candidate whose key is not in `taken`: by `propose`, else sampled, else from the whole list of a

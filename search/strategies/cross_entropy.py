@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from archrank.search.objective import Objective
-from archrank.search.strategies.base import Fresh, Past, Sentences, generator
+from archrank.search.strategies.base import Fresh, Past, Sentences, Taken, generator
 from archrank.search.strategies.nsga2 import survivors
 from archrank.search.trial import Trial
 
@@ -43,7 +43,7 @@ class CrossEntropy:
     def ask(self, history: Sequence[Trial], n: int) -> list[Derivation]:
         """At most `n` new candidates."""
         self._past.update(history)
-        taken = set(self._past.keys)
+        taken = Taken(self._past.keys)
         found: list[Derivation] = []
         for j in range(n):
             place = len(history) + j

@@ -7,13 +7,13 @@ and crowding (Pareto local search, Paquete, Chiarandini, Stützle 2004).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from archrank.search.objective import Objective
-from archrank.search.strategies.base import Fresh, Past, Sentences, generator
+from archrank.search.strategies.base import Fresh, Past, Sentences, Taken, generator
 from archrank.search.strategies.nsga2 import survivors
 from archrank.search.trial import Trial
 
@@ -38,10 +38,9 @@ class LocalSearch:
 
     def ask(self, history: Sequence[Trial], n: int) -> list[Derivation]:
         """At most `n` new candidates."""
-        if self._past.keys - {t.key for t in history}:  # another history
+        if self._past.update(history) is None:  # another history
             self._done.clear()
-        self._past.update(history)
-        taken = set(self._past.keys)
+        taken = Taken(self._past.keys)
         best = self._best() if len(history) + n > START else []
         found: list[Derivation] = []
         for j in range(n):
@@ -59,7 +58,7 @@ class LocalSearch:
         parsed = [self._read(self._past.measured[i].text) for i in places]
         return [d for d in parsed if d is not None]
 
-    def _neighbour(self, best: list[Derivation], taken: set[str], rng: np.random.Generator) -> Derivation | None:
+    def _neighbour(self, best: list[Derivation], taken: Container[str], rng: np.random.Generator) -> Derivation | None:
         for d in best:
             if d.key not in self._done:
                 found = next((e for e in self._around(d) if e.key not in taken), None)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from archrank.search.objective import Objective
 from archrank.search.pareto import crowding_distance, ranks
-from archrank.search.strategies.base import Fresh, Past, Sentences, generator
+from archrank.search.strategies._band import Band
+from archrank.search.strategies.base import Fresh, Past, Sentences, Taken, generator, violation
 from archrank.search.trial import Trial
 
 if TYPE_CHECKING:
@@ -56,12 +57,14 @@ class NSGA2:
     def __init__(self, space: Space, objectives: Sequence[Objective], seed: int) -> None:
         self._space, self._fresh, self._past, self._seed = space, Fresh(space), Past(objectives), seed
         self._read = Sentences(space)
+        self._band = Band(POPULATION, len(objectives))
+        self._best: list[Derivation] | None = []  # None: to be sorted anew
 
     def ask(self, history: Sequence[Trial], n: int) -> list[Derivation]:
         """At most `n` new candidates."""
-        self._past.update(history)
+        self._take(self._past.update(history))
         parents = self._parents() if len(history) + n > POPULATION else []
-        taken = set(self._past.keys)
+        taken = Taken(self._past.keys)
         found: list[Derivation] = []
         for j in range(n):
             rng = generator(self._seed, len(history) + j)
@@ -73,10 +76,20 @@ class NSGA2:
             found.append(self._read.add(candidate))
         return found
 
+    def _take(self, measured: Sequence[Trial] | None) -> None:
+        """Keeps the band up, so that a proposal does not cost the more the longer the history is."""
+        if measured is None:
+            self._band, self._best, measured = Band(POPULATION, len(self._past.objectives)), None, self._past.measured
+        for trial in measured:
+            if self._band.add(trial.id, np.array(self._past.row(trial)), violation(trial)):
+                self._best = None
+
     def _parents(self) -> list[Derivation]:
-        places = survivors(self._past.values(), self._past.violations(), POPULATION)
-        parsed = [self._read(self._past.measured[i].text) for i in places]
-        return [d for d in parsed if d is not None]
+        if self._best is None:
+            ids, values, violations = self._band.rows()
+            texts = [self._past.text(ids[i]) for i in survivors(values, violations, POPULATION)]
+            self._best = [d for d in map(self._read, texts) if d is not None]
+        return self._best
 
     def _child(self, parents: list[Derivation], rng: np.random.Generator) -> Derivation:
         a, b = self._winner(parents, rng), self._winner(parents, rng)
@@ -89,7 +102,7 @@ class NSGA2:
 
     def _winner(self, parents: list[Derivation], rng: np.random.Generator) -> Derivation:
         """The better of two; parents stand best first."""
-        return parents[int(rng.integers(len(parents), size=2).min())]
+        return parents[int(min(rng.integers(len(parents), size=2).tolist()))]
 
 
 STRATEGY = NSGA2

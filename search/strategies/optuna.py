@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from archrank.grammar import nearest
 from archrank.search.objective import Objective
-from archrank.search.strategies.base import Factory, Fresh, Past, StrategyError, generator, violation
+from archrank.search.strategies.base import Factory, Fresh, Past, StrategyError, Taken, generator, violation
 from archrank.search.trial import Trial
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Optuna:
         """At most `n` new candidates."""
         self._past.update(history)
         self._fold(self._past.measured, self._past.values())
-        taken = set(self._past.keys)
+        taken = Taken(self._past.keys)
         found: list[Derivation] = []
         for j in range(n):
             rng = generator(self._seed, len(history) + j)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from archrank.search.objective import Objective
-from archrank.search.strategies.base import Fresh, Past, generator
+from archrank.search.strategies.base import Fresh, Past, Taken, generator
 from archrank.search.trial import Trial
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Random:
     def ask(self, history: Sequence[Trial], n: int) -> list[Derivation]:
         """At most `n` new samples."""
         self._past.update(history)
-        taken = set(self._past.keys)
+        taken = Taken(self._past.keys)
         found: list[Derivation] = []
         for j in range(n):
             candidate = self._fresh.find(generator(self._seed, len(history) + j), taken)

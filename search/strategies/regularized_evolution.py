@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from archrank.search.objective import Objective
-from archrank.search.strategies.base import Fresh, Past, Sentences, generator
+from archrank.search.strategies.base import Fresh, Past, Sentences, Taken, generator
 from archrank.search.strategies.nsga2 import survivors
 from archrank.search.trial import Trial
 
@@ -37,7 +37,7 @@ class RegularizedEvolution:
         """At most `n` new candidates."""
         self._past.update(history)
         alive = self._alive() if len(history) + n > POPULATION else []
-        taken = set(self._past.keys)
+        taken = Taken(self._past.keys)
         found: list[Derivation] = []
         for j in range(n):
             rng = generator(self._seed, len(history) + j)
@@ -51,7 +51,7 @@ class RegularizedEvolution:
 
     def _alive(self) -> list[Derivation]:
         """The latest trials, best first."""
-        values, broken = self._past.values()[-POPULATION:], self._past.violations()[-POPULATION:]
+        values, broken = self._past.values(POPULATION), self._past.violations(POPULATION)
         latest = self._past.measured[-POPULATION:]
         parsed = [self._read(latest[i].text) for i in survivors(values, broken, POPULATION)]
         return [d for d in parsed if d is not None]

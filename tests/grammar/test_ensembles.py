@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 
@@ -38,6 +40,16 @@ def test_members_of_a_network_share_a_trunk_and_have_heads_of_their_own() -> Non
     assert [headed.ops[i].shape for i in member_outputs(headed)] == [(10,), (10,)]
     assert headed.shape == (10,)
     assert member_outputs(singles[0]) == () == coinciding(singles[0])
+
+
+def test_an_architecture_from_another_process_has_the_same_members() -> None:
+    """There its ops are equal to those here and not the same objects, as in a deep copy."""
+    space = spaces.load("ensemble_cnn")
+    a = "conv(3,16),conv(3,16)"
+    copied = deepcopy(space.elaborate(space.parse(NETWORK.format(a, a))))
+    assert coinciding(copied) == ((0, 1),)
+    headed = with_head(copied, 10)
+    assert len(member_outputs(headed)) == len(member_outputs(deepcopy(headed))) == 2
 
 
 def test_members_have_no_order_and_one_member_is_the_single_network() -> None:

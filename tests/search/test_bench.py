@@ -144,3 +144,23 @@ def test_random_search_as_published(shared_data: Path) -> None:
     scores = [run_cell(task, "random", seed, 50).scores[50] for seed in range(5)]
     assert np.mean(scores) == pytest.approx(0.82, abs=0.03)
     assert grammar.load("nasbench201").literal().is_literal
+
+
+def test_how_soon_and_how_often_constraints_are_met(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = ["bench", str(folder / "toy.lark"), "--table", str(folder / "toy.csv"), "--strategy", "random"]
+    call += ["--objective", "acc:max", "--objective", "ms:min", "--seeds", "3", "--trials", "64"]
+    assert main([*call, "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["random"]) == {"hypervolume_ratio"}
+    assert main([*call, "--where", "ms <= 2.7", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["random"]
+    with (folder / "toy.csv").open() as file:
+        met = sum(float(row["ms"]) <= 2.7 for row in csv.DictReader(file))
+    assert 0 < met < 64
+    assert told["feasible_share"] == [met / 64] * 3  # the whole space, once
+    assert all(1 <= first <= 65 - met for first in told["first_feasible"])
+    assert all(0 < ratio < 1 for ratio in told["hypervolume_ratio"]["64"])
+    assert main([*call, "--where", "ms <= 0"]) == 0
+    assert "random: 0.0% of the evaluations meet --where, none in any seed" in capsys.readouterr().out
+    one = [*call[:6], "--objective", "acc:max", "--where", "acc >= 60"]
+    assert main(one) == 2
+    assert "--where acc >= 60: is for a task of several objectives; toy acc has one" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ import pytest
 
 import archrank as ar
 from archrank import grammar
+from archrank.search import run as search_run
 from archrank.search.config import ConfigError, RunConfig
 from archrank.search.place import check_place, elsewhere
+from archrank.search.ray.cluster import Cluster
 from archrank.search.run import start
 
 HERE = "in this process in this version; leave"
@@ -72,6 +76,54 @@ def test_a_race_needs_one_at_a_time(flags: dict[str, Any], flag: str) -> None:
 @pytest.mark.parametrize("space", ["lora_ranks", "nasbench201"])
 def test_runs_with_work_for_workers(space: str) -> None:
     check_place(RunConfig(space=space, ray="auto"), grammar.load(space))
+
+
+@pytest.fixture
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that is never asked for anything."""
+
+    @contextmanager
+    def cluster_of(config: RunConfig, address: str | None) -> Iterator[Cluster]:
+        yield Cluster("10.0.0.1:6379", False, 2.0, 0.0)
+
+    monkeypatch.setattr(search_run, "address_of", lambda config: None)
+    monkeypatch.setattr(search_run, "cluster_of", cluster_of)
+
+
+@pytest.mark.parametrize(
+    ("space", "flags", "message"),
+    [
+        (
+            "einspace",
+            {},
+            "each candidate starts from the weights that the one before left in the bank, so the search stays in this "
+            "process; finalists are trained on the workers. --evaluate train trains all of them there",
+        ),
+        (
+            "ensemble_cnn",
+            {},
+            "each candidate starts from the weights that the one before left in the bank, so the search stays in this "
+            "process; finalists are trained on the workers. --evaluate train trains all of them there",
+        ),
+        (
+            "ensemble_cnn",
+            {"evaluate": "train", "reduction": 1},
+            "a space of ensembles shrinks while it is searched, so the search stays in this process "
+            "(--shrink-rounds 0: on the workers); finalists are trained on the workers",
+        ),
+    ],
+)
+def test_a_search_that_stays_here_says_so(
+    tmp_path: Path,
+    two_workers: None,
+    capsys: pytest.CaptureFixture[str],
+    space: str,
+    flags: dict[str, Any],
+    message: str,
+) -> None:
+    small = {"data": "digits", "trials": 1, "train_steps": 2, "finalists": 0, "strategy": "random", "seed": 1}
+    start(RunConfig(space=space, ray="auto", out=str(tmp_path / "r"), **small, **flags))
+    assert message in capsys.readouterr().err.splitlines()
 
 
 def test_elsewhere() -> None:

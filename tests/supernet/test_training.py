@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from archrank.supernet import elastic, policies
+from archrank.supernet import elastic, policies, training
 from archrank.supernet.checkpoint import Checkpoint, adapter_tensors, load_adapters, load_tensors, save_tensors
 from archrank.supernet.net import Elastic
 from archrank.supernet.training import NonFiniteLoss, TrainPlan, train
@@ -102,6 +102,22 @@ def test_a_loss_that_is_no_number_is_told_with_its_step(tiny: Make) -> None:
         return loss(logits, batch) * float("nan")
 
     with pytest.raises(NonFiniteLoss, match="the loss became nan at step 10; a smaller --lr is the usual remedy"):
+        train(fresh(tiny), batches, bad, PLAN)
+
+
+def test_slow_steps_are_looked_at_one_by_one(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is to stop a training is heard at the next step, and a bad loss is told at the step of fast ones."""
+
+    def bad(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        return loss(logits, batch) * float("nan")
+
+    looks: list[int] = []
+    for seconds, expected in ((1e9, [10, 20, 30, 40]), (0.0, list(range(1, 41)))):
+        monkeypatch.setattr(training, "LOOK_SECONDS", seconds)
+        looks.clear()
+        train(fresh(tiny), batches, loss, PLAN, tick=lambda done, value: looks.append(done))
+        assert looks == expected
+    with pytest.raises(NonFiniteLoss, match="nan at step 10;"):
         train(fresh(tiny), batches, bad, PLAN)
 
 

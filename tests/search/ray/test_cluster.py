@@ -88,6 +88,14 @@ def test_another_version_of_ray_or_python() -> None:
     assert message.endswith("install the same versions everywhere")
 
 
+def test_another_reason_is_told_in_rays_words() -> None:
+    text = "Traceback …\n  File x\nRuntimeError: The node is shutting down.\n"
+    assert str(refused("--ray 10.0.0.1:6379", text)) == (
+        "--ray 10.0.0.1:6379: Ray does not let this process in: RuntimeError: The node is shutting down."
+    )
+    assert str(refused("--ray auto", "")) == "--ray auto: Ray does not let this process in: no reason given"
+
+
 @pytest.mark.parametrize(
     ("token", "part"), [("", "asks for a token and there is none here"), ("another", "refuses the token")]
 )

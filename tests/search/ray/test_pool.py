@@ -17,14 +17,19 @@ from typing import Any
 import pytest
 
 from archrank import grammar
+from archrank.search.config import RunConfig
 from archrank.search.dispatch import Here, Search
+from archrank.search.errors import RunError
 from archrank.search.storage import Log, read_log
 from archrank.search.study import Study
+from archrank.supernet import elastic
 
 ray = pytest.importorskip("ray")
 
+from archrank.search.ray import evaluation  # noqa: E402
+from archrank.search.ray import pool as pool_module  # noqa: E402
 from archrank.search.ray.cluster import Cluster, ClusterError, joined  # noqa: E402
-from archrank.search.ray.evaluation import OnWorkers  # noqa: E402
+from archrank.search.ray.evaluation import OnWorkers, evaluator_of, pool_of  # noqa: E402
 from archrank.search.ray.pool import TRIES, Pool, check_versions  # noqa: E402
 from archrank.search.ray.worker import versions  # noqa: E402
 
@@ -254,6 +259,101 @@ def test_a_worker_without_archrank(cluster: Cluster) -> None:
     assert str(told.value).startswith("a worker cannot start: ModuleNotFoundError")
     assert "No module named 'archrank'" in str(told.value)
     assert "install the same archrank, with its requirements, on every node" in str(told.value)
+
+
+@pytest.fixture
+def tiny_net(tiny: Callable[[str], Any]) -> Any:
+    return elastic(tiny("bert"), "lora_ranks", r_max=2)
+
+
+def test_a_base_that_does_not_fit_into_the_object_store(
+    cluster: Cluster, tiny_net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(value: Any) -> Any:
+        raise ray.exceptions.ObjectStoreFullError
+
+    monkeypatch.setattr(evaluation.ray, "put", full)
+    config = RunConfig(ray="auto", workers=1)
+    with pytest.raises(ClusterError) as told, evaluator_of(cluster, config, tiny_net, "x", [], Host()):
+        pass
+    assert str(told.value) == (
+        "the base's 0.0 GiB do not fit into the object store of this node: start it with a larger "
+        "`ray start --object-store-memory`"
+    )
+
+
+class Host:
+    """A run that goes on, and what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def remark(self, text: str) -> None:
+        self.told.append(text)
+
+    def pause(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (
+            {"propose": 1},
+            [
+                "2 workers and 1 candidates at a time: some workers wait; --propose 4 or --asynchronous would keep "
+                "them busy"
+            ],
+        ),
+        ({"propose": 2}, []),
+        ({"propose": 1, "asynchronous": True}, []),
+    ],
+)
+def test_a_batch_too_small_for_the_workers_is_remarked_on(
+    cluster: Cluster, flags: dict[str, Any], told: list[str]
+) -> None:
+    host = Host()
+    with pool_of(cluster, RunConfig(ray="auto", workers=2, **flags), make_plain, (), host):
+        assert host.told == told
+
+
+def make_false_start() -> Callable[[str], str]:
+    raise OSError("no room left for the weights")
+
+
+def test_workers_that_die_before_they_answer(cluster: Cluster) -> None:
+    with on(1, make_false_start) as pool:
+        pool.submit(0, "x")
+        with pytest.raises(ClusterError) as told:
+            pool.collect()
+    assert str(told.value) == "a worker cannot start: OSError: no room left for the weights"
+
+
+def test_no_worker_for_long(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool_module, "START_SECONDS", 0.2)
+    with on(1, cpus=99) as pool:  # more than the cluster has
+        pool.submit(0, "0 0 1")
+        with pytest.raises(RunError) as told:
+            pool.collect()
+    assert str(told.value) == (
+        "no worker has answered for 0 s: `ray status` shows what the cluster has and what is asked of it; every "
+        "finished evaluation is kept"
+    )
+
+
+@pytest.mark.parametrize(
+    ("report", "cause"),
+    [
+        (
+            "Task was killed due to the node running low on memory.\nworkers killed by OOM",
+            "out of memory: the node's memory monitor or the kernel ended it",
+        ),
+        ("ray::f()\n  File x\nValueError: 3 rows", "ValueError: 3 rows"),
+        ("The actor died", "The actor died"),
+        ("", "no reason given"),
+    ],
+)
+def test_what_ray_reports_in_a_line(report: str, cause: str) -> None:
+    assert pool_module._cause(report) == cause
 
 
 def test_a_worker_of_other_versions() -> None:

@@ -39,3 +39,14 @@ def test_any_number_of_workers(nodes: Any, tmp_path: Path) -> None:
     assert len(here) == 12
     for workers in ("1", "2", "4"):
         assert told(tmp_path / workers, "--ray", nodes.address, "--workers", workers) == here
+
+
+def test_every_candidate_of_a_small_space(nodes: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "few.lark").write_text(
+        '//@ target_modules = ".*0.attention.q_proj"\nstart: site+  //@ each = target_modules\n'
+        'site: MODULE ":" "lora" "(" RANK ")" -> lora\nRANK: "1" | "2"\n'
+        "MODULE: /[A-Za-z_][\\w.]*/  //@ bound\n%ignore /\\s+/\n"
+    )
+    call = [FLAGS[0], str(tmp_path / "few.lark"), *FLAGS[2:]]
+    assert main([*call, "--ray", nodes.address, "--workers", "1", "--out", str(tmp_path / "r")]) == 0
+    assert "every candidate of the space is priced after 2 trials" in capsys.readouterr().err

@@ -82,6 +82,14 @@ def test_save_and_restore(tmp_path: Path) -> None:
     assert len(rest | {a["text"], b["text"]}) == 9
 
 
+def test_a_state_of_another_schema(tmp_path: Path) -> None:
+    file = tmp_path / "state.json"
+    file.write_text('{"schema": 7}')
+    with pytest.raises(SearcherError) as told:
+        searcher().restore(str(file))
+    assert str(told.value) == f"{file}: schema 7; this program reads 1"
+
+
 def test_what_does_not_fit_is_told() -> None:
     s = searcher()
     with pytest.raises(SearcherError, match=r"metric='error', mode='min'\): leave both out.*error, weights"):
