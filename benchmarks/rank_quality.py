@@ -7,8 +7,9 @@ A cell is (task, seed, method, rate, N); the embedded task needs neither base no
 steps, the forwards of a search counted as a third of a step each. All methods run at the same learning rates; the rate
 is chosen on validation loss, as is every point; test rows are read for what was chosen. Methods:
 
-- `search`: the default job (mixed supernet, nsga2 by strata, re-ranking, finalists, references);
-- `full`: the same with one r_max run in canonical form for a supernet; `sora`, `maestro`: traced by that policy;
+- `search`: the default job (one r_max run in canonical form, the surrogate by strata, re-ranking, 4 finalists that
+  learn the r_max run's answers, references); `untaught`: they learn labels alone; `mixed`: from a sampled supernet;
+- `sora`, `maestro`: the same, traced by that policy;
 - `random`: the default job with the strategy `random`, as many evaluations;
 - `uniform`: ranks 1, 2, 4, 8, 16, each 3 N steps;
 - `svd`: one r_max LoRA of 7 N steps, resized by its singular values to 4 budgets, each tuned for 2 N more;
@@ -50,9 +51,9 @@ from archrank.supernet.population_training import Members
 from archrank.supernet.shrinking import by_budget
 from archrank.supernet.training import TrainPlan, train
 
-RATES = (5e-3, 1e-2)
+RATES = (1e-2, 2e-2)
 SHARES = (0.125, 0.25, 0.5, 1.0)
-TRIALS, UNITS = 100, 15
+TRIALS, UNITS, FINALISTS = 100, 15, 4
 Ranks = Mapping[str, int]
 
 
@@ -110,15 +111,18 @@ def searched(**flags: str) -> Callable[[Task, int, int, float], list[Point]]:
     """The job with some flags; its fully trained points."""
 
     def run(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
-        policy = policies.load(flags.get("policy", "mixed"))
+        policy = policies.load(flags["policy"])
         forwards = 0 if policy.traces else TRIALS * 300 / 32 / 3
-        unit = round((UNITS * steps - forwards) / (policy.runs + 3 + 6 + 2))
+        tuned = FINALISTS + 2 + FINALISTS / 2  # the references, and re-ranking: an eighth of two seeds of twice as many
+        unit = round((UNITS * steps - forwards) / (policy.runs + policy.tune_share * tuned))
         with tempfile.TemporaryDirectory() as folder:
             config = replace(
                 task.config(seed, unit, rate),
                 trials=TRIALS if not policy.traces else 40,
-                policy=flags.get("policy", "mixed"),
-                strategy=flags.get("strategy", "nsga2"),
+                finalists=FINALISTS,
+                policy=flags["policy"],
+                strategy=flags.get("strategy", "surrogate"),
+                distill=flags.get("distill", "auto"),
                 out=f"{folder}/run",
             )
             return finalists(start(config))
@@ -195,19 +199,20 @@ def adalora(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
 
 
 METHODS: dict[str, Callable[[Task, int, int, float], list[Point]]] = {
-    "search": searched(),
+    "search": searched(policy="full"),
     "uniform": uniform,
     "svd": svd,
     "sora": searched(policy="sora"),
-    "random": searched(strategy="random"),
+    "random": searched(policy="full", strategy="random"),
+    "untaught": searched(policy="full", distill="off"),
     "adalora": adalora,
     "eva": eva,
     "nls": from_supernet("nls", (1, 2, 4, 8), (7, 2)),
     "dylora": from_supernet("dylora", (1, 2, 4, 8, 16), (15, 0)),
-    "full": searched(policy="full"),
+    "mixed": searched(policy="mixed"),
     "maestro": searched(policy="maestro"),
 }
-OURS = ("search", "full", "sora", "maestro", "random")
+OURS = ("search", "untaught", "mixed", "sora", "maestro", "random")
 
 
 def figures(points: list[Point], top: float, bare: float) -> dict[str, float]:
@@ -281,7 +286,7 @@ def main() -> None:
             "ci": "95 % percentile bootstrap over seeds",
             "seeds": list(seeds),
             "training_steps": {"total": UNITS * args.train_steps, "N": args.train_steps, "rates": list(rates)},
-            "configurations_seen": {"search": TRIALS, "random": TRIALS, "full": TRIALS, "sora": 40, "maestro": 40},
+            "configurations_seen": {m: 40 if m in ("sora", "maestro") else TRIALS for m in OURS},
             "methods": table,
             "paired_difference_ci": paired,
             "baselines": [m for m in each if m not in OURS],

@@ -54,6 +54,7 @@ def _method(run: Run, trial: Trial) -> str:
         return f"{config.strategy} on the supernet"
     from archrank.supernet import policies
 
+    assert config.policy is not None
     if policies.load(config.policy).traces:
         return f"{config.policy}'s traced chain"
     return f"{config.strategy} on the {config.policy} supernet"

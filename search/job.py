@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -114,17 +114,18 @@ def prepare(config: RunConfig) -> Job:
         )
     devices = devices_of(config)
     strategies.load(config.strategy)
-    config = config.with_defaults({"policy": "full" if candidates.family_of(space) == "lora" else "mixed"})
-    _check_groups(config)
+    policy_name = config.policy or ("full" if candidates.family_of(space) == "lora" else "mixed")
+    config = replace(config, policy=policy_name)
+    _check_groups(config, policy_name)
     asked = wanted(config, devices, _default_objectives(config, list(devices)))
     loaded = load(config, devices)
     config, base = loaded.config, loaded.base
     shapes = target_modules(base.model, config.target_modules or space.target_modules or "all-linear", base.new_head)
     bound = space.bind(shapes)
     net = elastic(base.model, bound, seed=config.seed)
-    policy = _policy(config, net, [0, *bound.ranks])
-    _check_policy(config.policy, policy, bound)
-    _check_family(config.policy, policy, bound)
+    policy = _policy(config, policy_name, net, [0, *bound.ranks])
+    _check_policy(policy_name, policy, bound)
+    _check_family(policy_name, policy, bound)
     if config.gradient_checkpointing:
         net.enable_gradient_checkpointing()
     pricer = _pricer(config, base, net, devices, bound)
@@ -162,16 +163,16 @@ def _default_objectives(config: RunConfig, devices: list[str]) -> tuple[str, ...
     return ("loss", "adapter_params", *latencies)
 
 
-def _check_groups(config: RunConfig) -> None:
+def _check_groups(config: RunConfig, policy: str) -> None:
     """ConfigError for groups under a policy that has none; PolicyError for an unknown policy."""
-    if not issubclass(policies.load(config.policy), NLS) and config.rank_group:
+    if not issubclass(policies.load(policy), NLS) and config.rank_group:
         raise ConfigError(
-            f"--rank-group {config.rank_group[0]}: policy {config.policy} draws no ranks by groups; add --policy nls"
+            f"--rank-group {config.rank_group[0]}: policy {policy} draws no ranks by groups; add --policy nls"
         )
 
 
-def _policy(config: RunConfig, net: Elastic, ranks: Sequence[int]) -> Policy:
-    found = policies.load(config.policy)
+def _policy(config: RunConfig, name: str, net: Elastic, ranks: Sequence[int]) -> Policy:
+    found = policies.load(name)
     if issubclass(found, NLS):
         return found(net.shapes, net.r_max, config.seed, ranks=ranks, groups=config.rank_group)
     return found(net.shapes, net.r_max, config.seed, ranks=ranks)

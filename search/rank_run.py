@@ -15,10 +15,10 @@ from archrank.search import candidates
 from archrank.search.config import read_share
 from archrank.search.job import Job
 from archrank.search.pricing import uniform_params
-from archrank.search.rank_search import Lesson, RankSearch
+from archrank.search.rank_search import RankSearch
 from archrank.search.results import open_run
 from archrank.search.traced import densest, net_of
-from archrank.search.tuning import Tuned, load_tuned, tune_together
+from archrank.search.tuning import Lesson, Tuned, load_tuned, tune_together
 from archrank.search.verdict import compared, rows_of, within_share
 from archrank.supernet.checkpoint import adapter_tensors, save_tensors
 from archrank.supernet.net import Elastic
