@@ -113,7 +113,7 @@ def searched(**flags: str) -> Callable[[Task, int, int, float], list[Point]]:
     def run(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
         policy = policies.load(flags["policy"])
         forwards = 0 if policy.traces else TRIALS * 300 / 32 / 3
-        tuned = FINALISTS + 2 + FINALISTS / 2  # the references, and re-ranking: an eighth of two seeds of twice as many
+        tuned = FINALISTS + (1 if policy.teaches else 2) + FINALISTS / 2  # references; re-ranking
         unit = round((UNITS * steps - forwards) / (policy.runs + policy.tune_share * tuned))
         with tempfile.TemporaryDirectory() as folder:
             config = replace(

@@ -109,7 +109,8 @@ def plan_of(job: Job, seconds: float) -> Plan:
     assert config.batch_size is not None
     rows = min(config.eval_rows, job.data.size("validation"))
     chosen = 2 * config.finalists
-    finals = (config.finalists + REFERENCES) * config.final_seeds if config.finalists else 0
+    references = REFERENCES - job.policy.teaches  # the r_max run is one already
+    finals = (config.finalists + references) * config.final_seeds if config.finalists else 0
     steps = {
         "head": min(300, unit) if job.base.new_head else 0,
         "supernet": job.policy.runs * unit * job.policy.passes,

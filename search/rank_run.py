@@ -128,7 +128,8 @@ class RankPhases(RankSearch):
         Those in the log already are trained again with the others, so that bits do not depend on an interruption.
         """
         assert self.job.config.lr is not None
-        nets = {e.text: net for e in chosen if (net := self._start(e)).names}
+        wanted = [e for e in chosen if self._needs_training(self.job.ranks(self.job.space.parse(e.text)))]
+        nets = {e.text: self._start(e) for e in wanted}
         found: dict[tuple[str, int], Tuned] = {}
         for k, file in enumerate(files if nets else []):
             plan = TrainPlan(steps, self.job.config.lr, seed=self._seed(stage, k))
@@ -136,6 +137,11 @@ class RankPhases(RankSearch):
             each = tune_together(self.job, list(nets.values()), lesson, plan, file, f"{stage} {k}", self._tick(True))
             found |= {(text, k): tuned for text, tuned in zip(nets, each, strict=True)}
         return found
+
+    def _needs_training(self, ranks: Mapping[str, int]) -> bool:
+        """Whether there is anything to train: not the bare base, nor the whole adapter that the run has trained."""
+        whole = {name: adapter.rank for name, adapter in self.job.net.items()}
+        return any(ranks.values()) and not (self.job.policy.teaches and dict(ranks) == whole)
 
     def _lesson(self, seed: int, steps: int) -> Lesson:
         """What a fine-tune on a seed learns from: labels, and the whole adapter's answers where it teaches."""
@@ -171,7 +177,7 @@ class RankPhases(RankSearch):
         for k in range(seeds):
             net = self._start(entry)
             began = time.monotonic()
-            if ranks:
+            if self._needs_training(ranks):
                 try:
                     if tuned := together.get((entry.text, k)):
                         load_tuned(net, tuned)
