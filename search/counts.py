@@ -57,6 +57,8 @@ def _method(run: Run, trial: Trial) -> str:
     assert config.policy is not None
     if policies.load(config.policy).traces:
         return f"{config.policy}'s traced chain"
+    if policies.load(config.policy).teaches:
+        return f"{config.strategy} on one r_max run"
     return f"{config.strategy} on the {config.policy} supernet"
 
 

@@ -17,7 +17,7 @@ from archrank.search.report.data import Seen
 from archrank.search.results import Run
 
 LINE = (
-    "configurations seen: 16 inherited (random on the mixed supernet, 5 infeasible); "
+    "configurations seen: 16 inherited (random on one r_max run, 5 infeasible); "
     "4 re-ranked (short fine-tune, 2 seeds); 2 final (full fine-tune); 1 final (uniform ranks, full fine-tune)"
 )
 
@@ -54,7 +54,7 @@ def test_json_counts_by_stage_and_method(run: Run, capsys: pytest.CaptureFixture
     assert main(["resume", str(run.path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["configurations"]
     assert [(s["stage"], s["method"], s["configurations"], s["seeds"]) for s in told[:3]] == [
-        ("inherited", "random on the mixed supernet", 16, 1),
+        ("inherited", "random on one r_max run", 16, 1),
         ("reranked", "short fine-tune", 4, 2),
         ("final", "full fine-tune", 2, 1),
     ]
@@ -85,10 +85,10 @@ def test_every_figure_of_the_report_says_it(run: Run) -> None:
     body = page.split("<body>")[1].split("<script")[0]
     for name in ("front", "hypervolume", "ranks", "stages"):
         section = body.split(f'<section id="{name}">')[1].split("</section>")[0]
-        assert "Configurations seen: 16 inherited (random on the mixed supernet" in section, name
+        assert "Configurations seen: 16 inherited (random on one r_max run" in section, name
     table = body.split('<section id="seen">')[1].split("</section>")[0]
     cells = re.findall(r"<td>(.*?)</td>", table)
-    assert cells[:4] == ["inherited", "random on the mixed supernet", "16", "1"]
+    assert cells[:4] == ["inherited", "random on one r_max run", "16", "1"]
     assert "uniform ranks, full fine-tune" in cells
 
 

@@ -236,7 +236,7 @@ def test_a_fine_tune_that_diverges_fails_its_trial_alone(
 
     def tune_together(*args: Any) -> list[Tuned]:
         tuned = together(*args)
-        return [replace(tuned[0], diverged_after=10), *tuned[1:]] if "reranked" in args[4] else tuned
+        return [replace(tuned[0], diverged_after=10), *tuned[1:]] if "reranked" in args[5] else tuned
 
     monkeypatch.setattr(rank_search, "train", train)
     monkeypatch.setattr(rank_run, "tune_together", tune_together)
