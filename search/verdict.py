@@ -128,7 +128,7 @@ def _saw(run: Run) -> str:
     uniform = sum(s.configurations for s in run.seen if s.method == REFERENCE)
     trained = sum(s.configurations for s in run.seen if s.stage == "final")
     searched = totals(run.seen, ("inherited", "reranked"))
-    return f"configurations seen: {searched}, {trained:,} fully trained of which {uniform} uniform"
+    return f"configurations seen: {searched}, {trained:,} fully trained of which {uniform} as uniform references"
 
 
 def _beside(run: Run, choice: Comparison, found: Sequence[Comparison]) -> str:

@@ -65,7 +65,8 @@ def test_json_counts_by_stage_and_method(run: Run, capsys: pytest.CaptureFixture
 def test_the_verdict_says_what_was_searched_and_what_is_uniform(run: Run) -> None:
     finals = [t for t in run.trials if t.stage == "final"]
     uniform = sum(t.parent is None for t in finals)
-    said = f"(configurations seen: 16 inherited, 4 re-ranked, {len(finals)} fully trained of which {uniform} uniform; "
+    trained = f"{len(finals)} fully trained of which {uniform} as uniform references"
+    said = f"(configurations seen: 16 inherited, 4 re-ranked, {trained}; "
     assert said + "1 seed, 300 validation rows)" in run.verdict
 
 
