@@ -7,7 +7,7 @@ A cell is (task, seed, method, rate, N); the embedded task needs neither base no
 steps, the forwards of a search counted as a third of a step each. All methods run at the same learning rates; the rate
 is chosen on validation loss, as is every point; test rows are read for what was chosen. Methods:
 
-- `search`: the default job (one r_max run in canonical form, the surrogate by strata, re-ranking, 4 finalists that
+- `search`: the default job, asked for adapters of uniform r = 1 and above as all others (one r_max run in canonical form, the surrogate by strata, re-ranking, 4 finalists that
   learn the r_max run's answers, references); `untaught`: they learn labels alone; `mixed`: from a sampled supernet;
 - `sora`, `maestro`: the same, traced by that policy;
 - `random`: the default job with the strategy `random`, as many evaluations;
@@ -53,7 +53,7 @@ from archrank.supernet.training import TrainPlan, train
 
 RATES = (1e-2, 2e-2)
 SHARES = (0.125, 0.25, 0.5, 1.0)
-TRIALS, UNITS, FINALISTS = 100, 15, 4
+TRIALS, UNITS, FINALISTS = 60, 15, 4
 Ranks = Mapping[str, int]
 
 
@@ -113,13 +113,18 @@ def searched(**flags: str) -> Callable[[Task, int, int, float], list[Point]]:
     def run(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
         policy = policies.load(flags["policy"])
         forwards = 0 if policy.traces else TRIALS * 300 / 32 / 3
-        tuned = FINALISTS + (1 if policy.teaches else 2) + FINALISTS / 2  # references; re-ranking
+        # re-ranking: twice as many, an eighth on two seeds each; then finalists and references. An r_max run is one of
+        # the candidates and is not trained again
+        again = 1 if policy.teaches else 0
+        tuned = (2 * FINALISTS - again) / 4 + FINALISTS + 2 - 2 * again
         unit = round((UNITS * steps - forwards) / (policy.runs + policy.tune_share * tuned))
+        job = prepare(task.config(seed, unit, rate))
         with tempfile.TemporaryDirectory() as folder:
             config = replace(
                 task.config(seed, unit, rate),
                 trials=TRIALS if not policy.traces else 40,
                 finalists=FINALISTS,
+                where=(f"adapter_params >= {sum(map(sum, job.net.shapes.values()))}",),
                 policy=flags["policy"],
                 strategy=flags.get("strategy", "surrogate"),
                 distill=flags.get("distill", "auto"),
