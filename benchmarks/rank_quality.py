@@ -7,8 +7,9 @@ A cell is (task, seed, method, rate, N); the embedded task needs neither base no
 steps, the forwards of a search counted as a third of a step each. All methods run at the same learning rates; the rate
 is chosen on validation loss, as is every point; test rows are read for what was chosen. Methods:
 
-- `search`: the default job, asked for adapters of uniform r = 1 and above as all others (one r_max run in canonical form, the surrogate by strata, re-ranking, 4 finalists that
-  learn the r_max run's answers, references); `untaught`: they learn labels alone; `mixed`: from a sampled supernet;
+- `search`: the default job over adapters of uniform r = 1 and above, as all others are: one r_max run in canonical
+  form, the surrogate by strata, re-ranking, 4 finalists that learn the r_max run's answers, references; `untaught`:
+  they learn labels alone; `mixed`: from a sampled supernet;
 - `sora`, `maestro`: the same, traced by that policy;
 - `random`: the default job with the strategy `random`, as many evaluations;
 - `uniform`: ranks 1, 2, 4, 8, 16, each 3 N steps;

@@ -7,7 +7,7 @@ different budgets, so each stratum is searched alone.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -35,8 +35,8 @@ def log_edges(low: float, high: float, n: int = 4) -> list[float]:
 
 
 class Strata:
-    """`space` in parts: part i has edges[i] <= adapter_params < edges[i + 1], the last one its upper edge
-    too; parts without a sentence are empty.
+    """`space` in parts: part i has edges[i] < adapter_params <= edges[i + 1], the first one its lower edge too, since an
+    edge is a budget and a budget is met by what costs as much; parts without a sentence are empty.
     """
 
     def __init__(self, space: Space, edges: Sequence[float]) -> None:
@@ -52,7 +52,7 @@ class Strata:
 
     def stratum_of(self, adapter_params: float) -> int:
         """The place of a cost; what is below the first edge counts as 0, above the last as the last."""
-        return min(max(bisect_right(self.edges, adapter_params) - 1, 0), len(self) - 1)
+        return min(max(bisect_left(self.edges, adapter_params) - 1, 0), len(self) - 1)
 
     def place(self, trial: Trial) -> int:
         """The stratum of a trial, by its value or, where it has none (failed), by the closed form of its
@@ -77,9 +77,8 @@ class Strata:
         return Stratified(self, name, objectives, seed)
 
     def _part(self, i: int) -> Space | None:
-        low, high = math.ceil(self.edges[i]), math.ceil(self.edges[i + 1]) - 1
-        if i == len(self) - 1:
-            high = math.floor(self.edges[-1]) if math.isfinite(self.edges[-1]) else 2**62
+        low = math.floor(self.edges[i]) + 1 if i else math.ceil(self.edges[0])
+        high = math.floor(self.edges[i + 1]) if math.isfinite(self.edges[i + 1]) else 2**62
         try:
             return self.space.within(adapter_params=(low, high)) if low <= high else None
         except EmptySpaceError:
