@@ -35,8 +35,8 @@ def log_edges(low: float, high: float, n: int = 4) -> list[float]:
 
 
 class Strata:
-    """`space` in parts: part i has edges[i] < adapter_params <= edges[i + 1], the first one its lower edge too, since an
-    edge is a budget and a budget is met by what costs as much; parts without a sentence are empty.
+    """`space` in parts: part i has edges[i] < adapter_params <= edges[i + 1], the first one its lower edge too: an
+    edge is a budget, met by what costs as much. Parts without a sentence are empty.
     """
 
     def __init__(self, space: Space, edges: Sequence[float]) -> None:

@@ -41,7 +41,7 @@ def test_edges_must_rise(space):
 
 def test_each_candidate_has_one_stratum(space):
     strata = Strata(space, [64, 128, 512, 3072])
-    assert [strata.stratum_of(p) for p in (0, 64, 127, 128, 511, 512, 3072, 9999)] == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert [strata.stratum_of(p) for p in (0, 64, 127, 128, 129, 512, 513, 3072, 9999)] == [0, 0, 0, 0, 1, 1, 2, 2, 2]
     rng = np.random.default_rng(0)
     for i, part in enumerate(strata.spaces):
         assert {strata.stratum_of(space.cost(d).adapter_params) for d in part.sample(rng, n=30)} == {i}
