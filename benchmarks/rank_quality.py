@@ -7,8 +7,8 @@ A cell is (task, seed, method, rate, N); the embedded task needs neither base no
 steps, the forwards of a search counted as a third of a step each. All methods run at the same learning rates; the rate
 is chosen on validation loss, as is every point; test rows are read for what was chosen. Methods:
 
-- `search`: the default job over adapters of uniform r = 1 and above, as all others are: one r_max run in canonical
-  form, the surrogate by strata, re-ranking, 4 finalists that learn the r_max run's answers, references; `untaught`:
+- `search`: the default job over adapters from half the size of uniform r = 1 on: one r_max run in canonical
+  form, the surrogate by strata, re-ranking, 5 finalists that learn the r_max run's answers, references; `untaught`:
   they learn labels alone; `mixed`: from a sampled supernet;
 - `sora`, `maestro`: the same, traced by that policy;
 - `random`: the default job with the strategy `random`, as many evaluations;
@@ -54,7 +54,7 @@ from archrank.supernet.training import TrainPlan, train
 
 RATES = (1e-2, 2e-2)
 SHARES = (0.125, 0.25, 0.5, 1.0)
-TRIALS, UNITS, FINALISTS = 60, 15, 4
+TRIALS, UNITS, FINALISTS = 60, 15, 5
 Ranks = Mapping[str, int]
 
 
@@ -125,7 +125,7 @@ def searched(**flags: str) -> Callable[[Task, int, int, float], list[Point]]:
                 task.config(seed, unit, rate),
                 trials=TRIALS if not policy.traces else 40,
                 finalists=FINALISTS,
-                where=(f"adapter_params >= {sum(map(sum, job.net.shapes.values()))}",),
+                where=(f"adapter_params >= {sum(map(sum, job.net.shapes.values())) // 2}",),
                 policy=flags["policy"],
                 strategy=flags.get("strategy", "surrogate"),
                 distill=flags.get("distill", "auto"),
