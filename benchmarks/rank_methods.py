@@ -14,7 +14,7 @@ from archrank.search.results import Run
 from archrank.supernet.net import Elastic
 from archrank.supernet.training import TrainPlan
 
-__all__ = ["ADALORA_TARGETS", "Point", "adalora", "chosen", "finalists", "measured"]
+__all__ = ["ADALORA_TARGETS", "Point", "adalora", "chosen", "measured", "trained_points"]
 
 Point = dict[str, float]
 ADALORA_TARGETS = (1, 2, 4, 8)
@@ -32,7 +32,7 @@ def chosen(points: list[Point], budget: float) -> Point | None:
     return min(inside, key=lambda p: p["val_loss"]) if inside else None
 
 
-def finalists(run: Run) -> list[Point]:
+def trained_points(run: Run) -> list[Point]:
     """The fully trained points of a search."""
     return [
         {

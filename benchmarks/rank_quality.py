@@ -7,9 +7,9 @@ A cell is (task, seed, method, rate, N); the embedded task needs neither base no
 steps, the forwards of a search counted as a third of a step each. All methods run at the same learning rates; the rate
 is chosen on validation loss, as is every point; test rows are read for what was chosen. Methods:
 
-- `search`: the default job over adapters from half the size of uniform r = 1 on: one r_max run in canonical
-  form, the surrogate by strata, re-ranking, 5 finalists that learn the r_max run's answers, references; `untaught`:
-  they learn labels alone; `mixed`: from a sampled supernet;
+- `search`: the default job over adapters from uniform r = 1 on: one r_max run in canonical form, the surrogate by
+  strata, re-ranking, 4 finalists that learn the r_max run's answers, references; `search5`: over adapters from half of
+  that on, 5 finalists; `untaught`: 4 that learn labels alone; `mixed`: from a sampled supernet;
 - `sora`, `maestro`: the same, traced by that policy;
 - `random`: the default job with the strategy `random`, as many evaluations;
 - `uniform`: ranks 1, 2, 4, 8, 16, each 3 N steps;
@@ -36,7 +36,7 @@ from pathlib import Path
 import numpy as np
 import rank_methods
 import torch
-from rank_methods import ADALORA_TARGETS, Point, chosen, finalists, measured
+from rank_methods import ADALORA_TARGETS, Point, chosen, measured, trained_points
 from record import Cells, interval, write_result
 
 from archrank.search.base_phases import HEAD_STEPS
@@ -54,7 +54,7 @@ from archrank.supernet.training import TrainPlan, train
 
 RATES = (1e-2, 2e-2)
 SHARES = (0.125, 0.25, 0.5, 1.0)
-TRIALS, UNITS, FINALISTS = 60, 15, 5
+TRIALS, UNITS = 60, 15
 Ranks = Mapping[str, int]
 
 
@@ -116,22 +116,22 @@ def searched(**flags: str) -> Callable[[Task, int, int, float], list[Point]]:
         forwards = 0 if policy.traces else TRIALS * 300 / 32 / 3
         # re-ranking: twice as many, an eighth on two seeds each; then finalists and references. An r_max run is one of
         # the candidates and is not trained again
-        again = 1 if policy.teaches else 0
-        tuned = (2 * FINALISTS - again) / 4 + FINALISTS + 2 - 2 * again
+        again, finalists = 1 if policy.teaches else 0, int(flags.get("finalists", 4))
+        tuned = (2 * finalists - again) / 4 + finalists + 2 - 2 * again
         unit = round((UNITS * steps - forwards) / (policy.runs + policy.tune_share * tuned))
         job = prepare(task.config(seed, unit, rate))
         with tempfile.TemporaryDirectory() as folder:
             config = replace(
                 task.config(seed, unit, rate),
                 trials=TRIALS if not policy.traces else 40,
-                finalists=FINALISTS,
-                where=(f"adapter_params >= {sum(map(sum, job.net.shapes.values())) // 2}",),
+                finalists=finalists,
+                where=(f"adapter_params >= {sum(map(sum, job.net.shapes.values())) // (finalists - 3)}",),
                 policy=flags["policy"],
                 strategy=flags.get("strategy", "surrogate"),
                 distill=flags.get("distill", "auto"),
                 out=f"{folder}/run",
             )
-            return finalists(start(config))
+            return trained_points(start(config))
 
     return run
 
@@ -206,6 +206,7 @@ def adalora(task: Task, seed: int, steps: int, rate: float) -> list[Point]:
 
 METHODS: dict[str, Callable[[Task, int, int, float], list[Point]]] = {
     "search": searched(policy="full"),
+    "search5": searched(policy="full", finalists="5"),
     "uniform": uniform,
     "svd": svd,
     "sora": searched(policy="sora"),
@@ -218,7 +219,7 @@ METHODS: dict[str, Callable[[Task, int, int, float], list[Point]]] = {
     "mixed": searched(policy="mixed"),
     "maestro": searched(policy="maestro"),
 }
-OURS = ("search", "untaught", "mixed", "sora", "maestro", "random")
+OURS = ("search", "search5", "untaught", "mixed", "sora", "maestro", "random")
 
 
 def figures(points: list[Point], top: float, bare: float) -> dict[str, float]:
