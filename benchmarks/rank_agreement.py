@@ -27,9 +27,7 @@ def main() -> None:
     parser.add_argument("--configs", type=int, default=200)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--train-steps", type=int, default=2000)
-    parser.add_argument(
-        "--supernet-steps", type=int, default=900, help="--train-steps of the run: the supernet has twice"
-    )
+    parser.add_argument("--supernet-steps", type=int, default=1600, help="--train-steps of the run")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()

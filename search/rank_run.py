@@ -151,7 +151,8 @@ class RankPhases(RankSearch):
         assert rows is not None
         if (seed, steps) not in self._answers:
             told = answers(job.net, job.data, met(job.data, seed, steps, rows))
-            self._answers = {(seed, steps): told}  # of the training at hand alone
+            # those of the phase at hand: seeds take turns in it, and rows of another one would be other bits
+            self._answers = {key: t for key, t in self._answers.items() if key[1] == steps} | {(seed, steps): told}
         return Taught(job.data, seed, rows, self._answers[seed, steps]), taught_loss(job.loss)
 
     def _seed(self, stage: str, k: int) -> int:
