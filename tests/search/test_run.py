@@ -61,7 +61,7 @@ def test_stages_and_their_parents(run: Run) -> None:
     references = [t for t in found["final"] if t.parent is None]
     assert [len(found["inherited"]), len(found["reranked"]), len(finals)] == [24, 4, 2]
     assert [len(set(run.ranks(t).values())) for t in references] == [1] * len(references), "uniform ranks"
-    assert set(run.ranks(references[0]).values()) == {16}
+    assert {16} in [set(run.ranks(t).values()) for t in found["final"]], "r_max, found or beside"
     assert len({t.text for t in found["inherited"]}) == 24
     by_id = {t.id: t for t in run.trials}
     for stage, before in (("reranked", "inherited"), ("final", "reranked")):

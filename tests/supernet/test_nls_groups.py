@@ -79,7 +79,7 @@ def test_groups_that_cannot_be_are_told(tmp_path: Path) -> None:
         nls(groups=("qurey",))
     with pytest.raises(PolicyError, match=r"group 'v_proj,o_proj': model\.layers\.0\.self_attn\.v_proj is in the"):
         nls(groups=("q_proj,v_proj", "v_proj,o_proj"))
-    with pytest.raises(ConfigError, match="--rank-group q,k: policy mixed draws no ranks by groups; add --policy nls"):
+    with pytest.raises(ConfigError, match="--rank-group q,k: policy full draws no ranks by groups; add --policy nls"):
         prepare(RunConfig(rank_group=("q,k",)))
 
 

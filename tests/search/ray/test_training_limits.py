@@ -37,7 +37,7 @@ class Lazy(torch.nn.Module):
         super().__init__()
 
     def forward(self, x):
-        time.sleep(8 * self.training)
+        time.sleep(16 * self.training)
         return x
 """
 
@@ -54,7 +54,7 @@ def test_a_training_that_takes_too_long_is_a_failed_trial(
         "two.lark",
         ops=("my_ops.py",),
         evaluate="train",
-        trial_timeout=6,
+        trial_timeout=12,
         ray=nodes.address,
         workers=2,
         out="r",
@@ -62,8 +62,8 @@ def test_a_training_that_takes_too_long_is_a_failed_trial(
     )
     found = {t.text: t for t in run.trials}
     assert (found["id"].state, found["lazy"].state) == ("done", "failed")
-    assert found["lazy"].reason == "still training after 6 s (--trial-timeout), at step 1 of 10"
-    assert found["lazy"].seconds >= 6
+    assert found["lazy"].reason == "still training after 12 s (--trial-timeout), at step 1 of 10"
+    assert found["lazy"].seconds >= 12
 
 
 @pytest.mark.parametrize(("turns", "code"), [(6, 0), (1, 1)])
