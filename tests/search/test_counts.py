@@ -24,8 +24,8 @@ LINE = (
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A bound on the loss makes some candidates infeasible: they were seen all the same. Trials are so few that no large
-    uniform rank is one of them.
+    """A bound on the loss makes some candidates infeasible: they were seen all the same. Trials are so few that no
+    large uniform rank is one of them.
     """
     return ar.run(
         "lora_ranks",
