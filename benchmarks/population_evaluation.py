@@ -64,7 +64,7 @@ def sized(name: str, dtype: torch.dtype, seed: int) -> dict[str, object]:
 
 def embedded(seed: int) -> dict[str, object]:
     """The embedded task."""
-    job = prepare(RunConfig(seed=seed, threads=1))
+    job = prepare(RunConfig(policy="mixed", seed=seed, threads=1))
     train(job.net, job.batches(seed), job.loss, TrainPlan(600, 1e-2, seed=seed), policy=job.policy)
     data = [job.data.batch("validation", np.arange(job.data.size("validation")))]
     rows = job.data.size("validation")

@@ -142,7 +142,7 @@ def configurations(job: Job, seed: int) -> dict[str, list[dict[str, int]]]:
 
 def embedded(seed: int) -> dict[str, Any]:
     """{wide, iso: {predictor: τ}}."""
-    job = prepare(RunConfig(seed=seed, train_steps=STEPS, batch_size=BATCH))
+    job = prepare(RunConfig(policy="mixed", seed=seed, train_steps=STEPS, batch_size=BATCH))
     train(job.net, job.batches(seed), job.loss, TrainPlan(2 * STEPS, job.config.lr, seed=seed), policy=job.policy)
     batches = [job.batches(seed)(step)[0] for step in range(STEPS)]
     batch = job.data.batch("train", np.random.default_rng(seed).choice(job.data.size("train"), 64, replace=False))

