@@ -1,10 +1,10 @@
 """Candidates that a rank search begins with: what people use today, and what the trained adapter itself suggests.
 
 - uniform ranks;
-- where the store is one trained adapter in canonical form: for the budget of each uniform rank, the allowed ranks by
-  spectral energy for their price. From nothing upwards, the step of one module from rank r to the next allowed one s
-  with the largest Σ_{r < j <= s} σ_j² / ((s − r) (in + out)) that still fits is taken until none does: what resizing
-  by singular values gives, kept to the space.
+- where the store is in canonical form (policies whose prefixes are not trained): for the budget of each uniform rank,
+  the allowed ranks by spectral energy for their price. From nothing upwards, the step of one module from rank r to the
+  next allowed one s with the largest Σ_{r < j <= s} σ_j² / ((s − r) (in + out)) that still fits is taken until none
+  does: what resizing by singular values gives, kept to the space.
 
 A search so never ends below either, on the rows that it looks at.
 """
@@ -29,7 +29,7 @@ Spectrum = NDArray[np.float64]
 def starting_points(job: Job) -> list[Derivation]:
     """Those that the space holds, each once, small ones first."""
     found: list[Derivation] = []
-    spectra = _spectra(job) if job.policy.teaches else {}
+    spectra = {} if job.policy.nested else _spectra(job)
     prices = {name: sum(shape) for name, shape in job.net.shapes.items()}
     for rank in sorted(job.space.ranks):
         uniform = candidates.uniform(job.space, job.net.shapes, rank)
