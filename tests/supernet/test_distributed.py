@@ -39,6 +39,9 @@ for name in ("mixed", "sora", "autolora:second-order"):
     kept[f"{name} gates"] = rule.spectrum(5, range(40, 47)).detach()
 if rank == 0:
     save_file({k: v.contiguous() for k, v in kept.items()}, f"{folder}/{world}.safetensors")
+if world > 1:  # a process that ends with gloo's threads running may abort
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 """
 
 
