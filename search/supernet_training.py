@@ -21,7 +21,7 @@ from archrank.search.progress import open_progress
 from archrank.supernet.adapters.lora import LoRA
 from archrank.supernet.checkpoint import Checkpoint, adapter_tensors, save_tensors
 from archrank.supernet.first_update import start_from_first_update
-from archrank.supernet.parallel import ReadOnlyCheckpoint, join_processes
+from archrank.supernet.parallel import ReadOnlyCheckpoint, join_processes, leave_processes
 from archrank.supernet.rounding import to_allowed
 from archrank.supernet.training import TrainPlan, train
 
@@ -145,6 +145,7 @@ def main() -> int:
             raise
         print(f"supernet, process {number}: {error}", file=sys.stderr)
         return code
+    leave_processes()
     return 0
 
 

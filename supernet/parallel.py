@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, optim
 
 from archrank.supernet.checkpoint import Checkpoint
 
-__all__ = ["ReadOnlyCheckpoint", "join_processes"]
+__all__ = ["ReadOnlyCheckpoint", "join_processes", "leave_processes"]
 
 
 def join_processes(device: str) -> tuple[int, int]:
@@ -24,6 +25,13 @@ def join_processes(device: str) -> tuple[int, int]:
 
     accelerator = Accelerator(cpu=device == "cpu")
     return accelerator.process_index, accelerator.num_processes
+
+
+def leave_processes() -> None:
+    """Ends the group once every process is here: one that ends with its threads running may abort."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 @dataclass(frozen=True)
