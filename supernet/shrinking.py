@@ -7,6 +7,7 @@ because its σ descend and its price is one.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -25,19 +26,37 @@ def by_energy(spectrum: Spectrum, share: float) -> int:
     return int(np.searchsorted(energy, share * energy[-1] * (1 - 1e-12)) + 1)
 
 
-def by_budget(spectra: Mapping[str, Spectrum], prices: Mapping[str, int], budget: float) -> dict[str, int]:
-    """{module: rank} of at most `budget` parameters, largest σ² / price first; what does not fit is passed over."""
-    entries = [(-(s**2) / prices[name], name) for name, spectrum in spectra.items() for s in spectrum if s > 0]
-    ranks, left, closed = dict.fromkeys(spectra, 0), budget, set[str]()
-    for _, name in sorted(entries, key=lambda e: e[0]):
-        if name in closed:
-            continue
-        if prices[name] <= left:
-            ranks[name] += 1
-            left -= prices[name]
-        else:
-            closed.add(name)
-    return ranks
+def by_budget(
+    spectra: Mapping[str, Spectrum], prices: Mapping[str, int], budget: float, ranks: Sequence[int] | None = None
+) -> dict[str, int]:
+    """{module: rank} of at most `budget` parameters, σ² / price largest first; a module whose next step does not fit
+    stays where it is.
+
+    ranks: the allowed ones (default: all), of which a module holds the least to begin with; its step from r to the next
+    allowed s is worth Σ_{r < j <= s} σ_j² / ((s − r) price). A step worth nothing is not taken.
+    """
+    allowed = {n: [r for r in sorted(ranks or range(len(s) + 1)) if r <= len(s)] or [0] for n, s in spectra.items()}
+    found = {name: of[0] for name, of in allowed.items()}
+    left = budget - sum(rank * prices[name] for name, rank in found.items())
+    steps: list[tuple[float, int, str, int]] = []
+
+    def offer(order: int, name: str, place: int) -> None:
+        if place < len(allowed[name]):
+            low, high = allowed[name][place - 1 : place + 1]
+            worth = float(np.square(spectra[name][low:high]).sum()) / ((high - low) * prices[name])
+            if worth > 0:
+                heapq.heappush(steps, (-worth, order, name, place))
+
+    for order, name in enumerate(spectra):
+        offer(order, name, 1)
+    while steps:
+        _, order, name, place = heapq.heappop(steps)
+        low, high = allowed[name][place - 1 : place + 1]
+        if (high - low) * prices[name] <= left:
+            left -= (high - low) * prices[name]
+            found[name] = high
+            offer(order, name, place + 1)
+    return found
 
 
 def kept_parameters(ranks: Mapping[str, int], prices: Mapping[str, int]) -> int:

@@ -10,7 +10,8 @@ import pytest
 import archrank as ar
 from archrank.search.config import RunConfig
 from archrank.search.job import prepare
-from archrank.search.starting_points import by_energy, starting_points
+from archrank.search.starting_points import starting_points
+from archrank.supernet.shrinking import by_budget
 
 RANKS = (0, 1, 2, 4)
 
@@ -18,11 +19,11 @@ RANKS = (0, 1, 2, 4)
 def test_energy_buys_the_steps_worth_most_for_their_price() -> None:
     spectra = {"a": np.array([4.0, 3.0, 0.1, 0.1]), "b": np.array([2.0, 2.0, 2.0, 2.0])}
     prices = {"a": 10, "b": 10}
-    assert by_energy(spectra, prices, RANKS, 20) == {"a": 2, "b": 0}
-    assert by_energy(spectra, prices, RANKS, 40) == {"a": 2, "b": 2}
-    assert by_energy(spectra, prices, RANKS, 60) == {"a": 2, "b": 4}
-    assert by_energy(spectra, {"a": 10, "b": 1}, RANKS, 14) == {"a": 1, "b": 4}
-    assert by_energy(spectra, prices, (1, 2), 0) == {"a": 1, "b": 1}
+    assert by_budget(spectra, prices, 20, RANKS) == {"a": 2, "b": 0}
+    assert by_budget(spectra, prices, 40, RANKS) == {"a": 2, "b": 2}
+    assert by_budget(spectra, prices, 60, RANKS) == {"a": 2, "b": 4}
+    assert by_budget(spectra, {"a": 10, "b": 1}, 14, RANKS) == {"a": 1, "b": 4}
+    assert by_budget(spectra, prices, 0, (1, 2)) == {"a": 1, "b": 1}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -36,7 +37,7 @@ def test_energy_beats_random_allocations_of_its_budget(seed: int) -> None:
         return float(sum(np.square(spectra[n][:r]).sum() for n, r in ranks.items()))
 
     for budget in (40.0, 80.0, 160.0):
-        found = by_energy(spectra, prices, RANKS, budget)
+        found = by_budget(spectra, prices, budget, RANKS)
         assert sum(prices[n] * r for n, r in found.items()) <= budget
         drawn = (dict(zip(names, rng.choice(RANKS, size=12).tolist(), strict=True)) for _ in range(2000))
         assert kept(found) >= max(
