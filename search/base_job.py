@@ -154,18 +154,33 @@ class BaseJob:
 
 @dataclass(frozen=True)
 class Batches:
-    """Step → (rows of the step, their positions in the stream)."""
+    """Step → (rows of the step, their positions in the stream).
+
+    answers: `(training rows, classes)` logits that come with each row, to learn from (supernet/teaching.py).
+    """
 
     data: datasets.TaskData
     seed: int
     rows: int
+    answers: Tensor | None = None
 
     def __call__(self, step: int) -> tuple[Mapping[str, Tensor], NDArray[np.int64]]:
         """The position in the stream, not the row, draws the ranks: a row that comes again in a later epoch meets other
         ones.
         """
-        index = datasets.order(self.seed, step, self.rows, self.data.size("train"))
-        return self.data.batch("train", index), step * self.rows + np.arange(len(index))
+        index = self.index(step)
+        batch = self.data.batch("train", index)
+        if self.answers is not None:
+            batch = {**batch, task_kinds.TEACHER: self.answers[torch.from_numpy(index).to(self.answers.device)]}
+        return batch, step * self.rows + np.arange(len(index))
+
+    def index(self, step: int) -> NDArray[np.int64]:
+        """The training rows of a step."""
+        return datasets.order(self.seed, step, self.rows, self.data.size("train"))
+
+    def met(self, steps: int) -> NDArray[np.int64]:
+        """The training rows that so many steps meet, ascending."""
+        return np.unique(np.concatenate([self.index(step) for step in range(steps)]))
 
 
 def _positions(base: Base) -> int:

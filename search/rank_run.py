@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from archrank.search.tuning import Lesson, Tuned, load_tuned, tune_together
 from archrank.search.verdict import compared, rows_of, within_share
 from archrank.supernet.checkpoint import adapter_tensors, save_tensors
 from archrank.supernet.net import Elastic
-from archrank.supernet.teaching import Taught, answers, met, taught_loss
+from archrank.supernet.teaching import answers, taught_loss
 from archrank.supernet.training import NonFiniteLoss, TrainPlan
 
 if TYPE_CHECKING:
@@ -145,15 +146,14 @@ class RankPhases(RankSearch):
 
     def _lesson(self, seed: int, steps: int) -> Lesson:
         """What a fine-tune on a seed learns from: labels, and the whole adapter's answers where it teaches."""
-        job, rows = self.job, self.job.config.batch_size
+        job, batches = self.job, self.job.batches(seed)
         if not job.teaches:
-            return job.batches(seed), job.loss
-        assert rows is not None
+            return batches, job.loss
         if (seed, steps) not in self._answers:
-            told = answers(job.net, job.data, met(job.data, seed, steps, rows))
+            told = answers(job.net, job.data, batches.met(steps))
             # those of the phase at hand: seeds take turns in it, and rows of another one would be other bits
             self._answers = {key: t for key, t in self._answers.items() if key[1] == steps} | {(seed, steps): told}
-        return Taught(job.data, seed, rows, self._answers[seed, steps]), taught_loss(job.loss)
+        return replace(batches, answers=self._answers[seed, steps]), taught_loss(job.loss)
 
     def _seed(self, stage: str, k: int) -> int:
         """Of the k-th training of a stage."""

@@ -22,7 +22,7 @@ from archrank.supernet.distillation import Answer, Distillation
 from archrank.supernet.tasks import TEACHER, inputs_of
 from archrank.supernet.training import LossFunction
 
-__all__ = ["RECIPE", "Taught", "answers", "met", "taught_loss"]
+__all__ = ["RECIPE", "answers", "taught_loss"]
 
 RECIPE = Distillation(temperature=3.0, hidden=0.0, task=0.1)
 ROWS = 256
@@ -43,31 +43,6 @@ def answers(net: nn.Module, data: datasets.TaskData, rows: NDArray[np.int64]) ->
     if found is None:
         raise ValueError("answers to no rows")
     return found
-
-
-class Taught:
-    """Training batches that carry the teacher's answers: a function of the step, as plain ones are."""
-
-    def __init__(self, data: datasets.TaskData, seed: int, rows: int, told: Tensor) -> None:
-        """rows: of a step; told: `answers`."""
-        self.data, self.seed, self.rows, self.told = data, seed, rows, told
-
-    def index(self, step: int) -> NDArray[np.int64]:
-        """The training rows of a step."""
-        return datasets.order(self.seed, step, self.rows, self.data.size("train"))
-
-    def __call__(self, step: int) -> tuple[Mapping[str, Tensor], NDArray[np.int64]]:
-        """(batch with labels and answers, positions in the stream)."""
-        index = self.index(step)
-        at = torch.from_numpy(index).to(self.told.device)
-        batch = {**self.data.batch("train", index), TEACHER: self.told[at]}
-        return batch, step * self.rows + np.arange(len(index))
-
-
-def met(data: datasets.TaskData, seed: int, steps: int, rows: int) -> NDArray[np.int64]:
-    """The training rows that `steps` steps of `rows` rows meet, ascending."""
-    size = data.size("train")
-    return np.unique(np.concatenate([datasets.order(seed, step, rows, size) for step in range(steps)]))
 
 
 def taught_loss(loss: LossFunction) -> LossFunction:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch.nn import functional as F
 from archrank.search.config import RunConfig
 from archrank.search.job import Job, prepare
 from archrank.supernet.tasks import TEACHER, inputs_of
-from archrank.supernet.teaching import Taught, answers, met, taught_loss
+from archrank.supernet.teaching import answers, taught_loss
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,7 @@ def test_the_loss_is_the_formula(job: Job) -> None:
 
 
 def test_answers_are_the_net_s_own_on_the_rows_that_are_met(job: Job) -> None:
-    rows = met(job.data, 5, 3, 32)
+    rows = replace(job.batches(5), rows=32).met(3)
     assert list(rows) == sorted(set(rows))
     told = answers(job.net, job.data, rows)
     assert told.shape == (job.data.size("train"), 10)
@@ -44,7 +46,8 @@ def test_answers_are_the_net_s_own_on_the_rows_that_are_met(job: Job) -> None:
 
 def test_taught_batches_are_the_plain_ones_with_each_row_s_answer(job: Job) -> None:
     told = torch.arange(job.data.size("train"), dtype=torch.float32)[:, None]
-    taught, plain = Taught(job.data, 5, 32, told), job.batches(5)
+    plain = job.batches(5)
+    taught = replace(plain, answers=told)
     for step in (0, 31, 40):
         (batch, place), (other, same) = taught(step), plain(step)
         assert list(place) == list(same)
