@@ -90,7 +90,7 @@ def price(job: Job, ranks: Ranks) -> float:
 
 def members(job: Job, nets: list[Elastic], steps: int, rate: float, seed: int) -> list[Point]:
     """Each net trained on, all in one pass: what each would be alone."""
-    ranks = [{n: a.rank for n, a in net.items()} for net in nets]
+    ranks = [net.largest for net in nets]
     start_at = [{n: a.lora_factors() for n, a in net.items()} for net in nets]
     population, batches = Members(job.base.model, ranks, start=start_at), job.batches(seed)
     population.train(lambda step: batches(step)[0], TrainPlan(steps, rate, seed=seed), loss_function=job.loss)
@@ -164,7 +164,7 @@ def from_supernet(policy: str, ranks: tuple[int, ...], steps_of: tuple[int, int]
         nets = [job.net.sliced(dict.fromkeys(job.net.names, r)) for r in ranks]
         if steps_of[1]:
             return members(job, nets, steps_of[1] * steps, rate, seed + 1000)
-        return [measured(job, net, price(job, {n: a.rank for n, a in net.items()})) for net in nets]
+        return [measured(job, net, price(job, net.largest)) for net in nets]
 
     return run
 

@@ -21,7 +21,6 @@ from archrank.search.serving import check_dtype, check_measurable, default_dtype
 from archrank.supernet import data as datasets
 from archrank.supernet import tasks as task_kinds
 from archrank.supernet.base import Base, check_base, load_base
-from archrank.supernet.export import Home
 from archrank.supernet.narrow import fitting_dtype
 
 __all__ = ["BaseJob", "Loaded", "Wanted", "load", "new_parameters", "wanted"]
@@ -107,11 +106,6 @@ class BaseJob:
         assert self.config.train_steps is not None
         return self.config.train_steps
 
-    @property
-    def home(self) -> Home:
-        """What exports say of the base."""
-        return Home(self.base.name_or_path, self.task.peft_task, self.base.new_head, self.base.processor)
-
     def batches(self, seed: int) -> Batches:
         """Training batches as a function of the step."""
         assert self.config.batch_size is not None
@@ -136,7 +130,7 @@ class BaseJob:
         answer: Callable[[list[dict[str, Tensor]], Callable[[Any, int], task_kinds.Totals]], list[task_kinds.Totals]],
     ) -> dict[str, float]:
         """Mean loss and accuracy over `batches`; answer(inputs, read): read(output, number of the batch) of each."""
-        inputs = [{k: v for k, v in batch.items() if k != "labels"} for batch in batches]
+        inputs = [task_kinds.inputs_of(batch) for batch in batches]
 
         def read(output: Any, place: int) -> task_kinds.Totals:
             return self.task.totals(output.logits, batches[place])

@@ -91,7 +91,7 @@ class Job(BaseJob):
         net.eval()
         with torch.no_grad():
             for batch in self.rows(split):
-                answer: Any = net(**{k: v for k, v in batch.items() if k != "labels"})
+                answer: Any = net(**task_kinds.inputs_of(batch))
                 found.append(self.task.row_losses(answer.logits, batch).double().cpu().numpy())
         rows: NDArray[np.float64] = np.concatenate(found)
         return rows

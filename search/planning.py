@@ -91,7 +91,7 @@ def step_seconds(job: Job) -> float:
     from archrank.supernet.training import TrainPlan, train
 
     assert job.config.lr is not None
-    net = job.net.sliced({name: adapter.rank for name, adapter in job.net.items()})
+    net = job.net.sliced(job.net.largest)
     times = [time.monotonic()]
 
     def watch(done: int) -> bool:

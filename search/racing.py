@@ -26,6 +26,7 @@ from archrank.search.objective import Objective
 from archrank.search.strata import Strata
 from archrank.search.trial import Trial
 from archrank.supernet.evaluation import read_in_turn, read_population
+from archrank.supernet.tasks import inputs_of
 
 if TYPE_CHECKING:
     from archrank.search.job import Job
@@ -116,7 +117,7 @@ class Scorer:
         size = max(1, min(-(-len(index) // LOOKS), LARGEST_BLOCK))
         self.rows = len(index)
         self._labelled = [self._batch(index[part.numpy()]) for part in torch.split(order, size)]
-        self._inputs = [{k: v for k, v in b.items() if k != "labels"} for b in self._labelled]
+        self._inputs = [inputs_of(batch) for batch in self._labelled]
         sums = pilots[:, order].cumsum(1)
         ends = np.minimum(np.arange(1, len(self._labelled) + 1) * size, len(index)) - 1
         self._ends = ends + 1
@@ -152,7 +153,7 @@ class Scorer:
         picked = {ranks[i] for i in np.linspace(0, len(ranks) - 1, min(PILOTS, len(ranks))).round().astype(int)}
         configs = [{n: min(r, a.rank) for n, a in net.items()} for r in sorted(picked)]
         batches = [self._batch(index[i : i + LARGEST_BLOCK]) for i in range(0, len(index), LARGEST_BLOCK)]
-        inputs = [{k: v for k, v in b.items() if k != "labels"} for b in batches]
+        inputs = [inputs_of(batch) for batch in batches]
         told = read_population(
             net, configs, inputs, lambda a, i: self._job.task.row_totals(a.logits, batches[i]), "auto", self._dtype
         )

@@ -141,8 +141,7 @@ class RankPhases(RankSearch):
 
     def _needs_training(self, ranks: Mapping[str, int]) -> bool:
         """Whether there is anything to train: not the bare base, nor the whole adapter that the run has trained."""
-        whole = {name: adapter.rank for name, adapter in self.job.net.items()}
-        return any(ranks.values()) and not (self.job.policy.teaches and dict(ranks) == whole)
+        return any(ranks.values()) and not (self.job.policy.teaches and dict(ranks) == self.job.net.largest)
 
     def _lesson(self, seed: int, steps: int) -> Lesson:
         """What a fine-tune on a seed learns from: labels, and the whole adapter's answers where it teaches."""

@@ -121,7 +121,7 @@ class RankSearch(BasePhases):
         saved = next((e for e in self.log.events if e.get("event") == "reference"), None)
         if saved is None:
             base = self._values({})
-            largest = self._values({name: adapter.rank for name, adapter in self.job.net.items()})
+            largest = self._values(self.job.net.largest)
             worst = {
                 o.name: (max if o.direction == "min" else min)(base[o.name], largest[o.name])
                 for o in self.job.objectives

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from archrank.supernet.evaluation import read_population
 from archrank.supernet.net import Elastic
-from archrank.supernet.tasks import Task, Totals
+from archrank.supernet.tasks import Task, Totals, inputs_of
 
 __all__ = ["score"]
 
@@ -24,7 +24,7 @@ def score(
     """
     device = next(net.base.parameters()).device
     batches = [{k: v.to(device) for k, v in batch.items()} for batch in rows]
-    inputs = [{k: v for k, v in batch.items() if k != "labels"} for batch in batches]
+    inputs = [inputs_of(batch) for batch in batches]
 
     def read(answer: Any, place: int) -> Totals:
         return task.totals(answer.logits, batches[place])

@@ -93,8 +93,7 @@ def make_nested(job: Job) -> None:
             f"gate collapse: policy {config.policy} has set every gate to 0: nothing is left to search in; a "
             "smaller --lr or more --train-steps is the remedy"
         )
-    whole = {name: adapter.rank for name, adapter in net.items()}
-    for name, (A, B) in to_allowed(kept, net.shapes, [max(whole.values())], config.seed).items():
+    for name, (A, B) in to_allowed(kept, net.shapes, [max(net.largest.values())], config.seed).items():
         adapter = net.adapters[net.names.index(name)]
         assert isinstance(adapter, LoRA)
         adapter.A.data.copy_(A)

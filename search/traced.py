@@ -70,7 +70,7 @@ def points(job: Job, folder: Path) -> list[tuple[dict[str, int], Elastic]]:
     found: dict[tuple[tuple[str, int], ...], tuple[dict[str, int], Elastic]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         net = _net(job, load_tensors(file)[0])
-        ranks = {name: adapter.rank for name, adapter in net.items()}
+        ranks = net.largest
         found.setdefault(tuple(sorted(ranks.items())), (ranks, net))
     return list(found.values())
 

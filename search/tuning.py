@@ -42,7 +42,7 @@ def tune_together(
 ) -> list[Tuned]:
     """Every candidate from the weights of its net by `plan`; an interruption is kept in `file`."""
     start = [{n: a.lora_factors() for n, a in net.items()} for net in nets]
-    ranks = [{n: a.rank for n, a in net.items()} for net in nets]
+    ranks = [net.largest for net in nets]
     members = Members(job.base.model, ranks, start=start)
     batches, loss = lesson
     seconds = members.train(

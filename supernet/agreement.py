@@ -17,9 +17,8 @@ def kendall(x: Sequence[float] | Array, y: Sequence[float] | Array) -> float:
 
     0 where one side is constant.
     """
-    agree, left, right = _pairs(np.asarray(x, float), np.asarray(y, float))
-    both = np.sqrt(float(left) * float(right))
-    return float(agree / both) if both else 0.0
+    a, b = np.asarray(x, float), np.asarray(y, float)
+    return within_strata(a, b, np.zeros(len(a), np.int64))
 
 
 def within_strata(x: Array, y: Array, strata: NDArray[np.int64]) -> float:

@@ -157,7 +157,7 @@ def checked_chain(net: Elastic, batch: Mapping[str, Tensor]) -> tuple[Chain, boo
     full = [torch.ones(1, a.rank, device=next(a.parameters()).device) for a in adapters]
     with torch.no_grad():
         chain = find_chain(net.base, net.targets, few)
-        wanted = _tensors(net(spectrum=net.spectrum_of({n: a.rank for n, a in net.items()}).to(full[0].device), **few))
+        wanted = _tensors(net(spectrum=net.spectrum_of(net.largest).to(full[0].device), **few))
         recorded = chain.record(few)
         with wired(net.targets, adapters) as slots:
             slots[:] = full

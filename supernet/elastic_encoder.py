@@ -114,6 +114,10 @@ class ElasticEncoder(nn.Module):
             assert isinstance(adapter, LoRA)
             yield name, adapter
 
+    @property
+    def _held(self) -> dict[str, int]:
+        return {name: adapter.rank for name, adapter in self.items()}
+
     def measure(self, data: Sequence[Mapping[str, Tensor]]) -> None:
         """Orders heads and channels by their importance on `data`, batches with labels."""
         self.order = measure(self.base, self.layers, data)
@@ -123,7 +127,7 @@ class ElasticEncoder(nn.Module):
     @property
     def largest(self) -> dict[str, LayerChoice]:
         """All layers, heads and channels; every adapter with all its components."""
-        ranks = {name: adapter.rank for name, adapter in self.items()}
+        ranks = self._held
         return {
             name: LayerChoice(True, m.sizes.heads, m.sizes.ffn, tuple((role, ranks[m.names[role]]) for role in ROLES))
             for name, m in self.layers.items()
@@ -161,7 +165,7 @@ class ElasticEncoder(nn.Module):
         for what, given, held in (("heads", choice.heads, sizes.heads), ("FFN channels", choice.ffn, sizes.ffn)):
             if not 1 <= given <= held:
                 raise ConfigurationError(f"{name}: {given} {what} are outside 1 … {held}; kept=False drops the layer")
-        ranks = {n: adapter.rank for n, adapter in self.items()}
+        ranks = self._held
         for role, rank in choice.ranks:
             if role not in ROLES:
                 raise ConfigurationError(f"{name} has no linear layer {role!r}; there are {', '.join(ROLES)}")

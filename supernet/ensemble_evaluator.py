@@ -25,6 +25,7 @@ from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.elastic_encoder import ElasticEncoder
 from archrank.supernet.net import ConfigurationError
 from archrank.supernet.shared_trunk import diversity, divided, members_loss
+from archrank.supernet.tasks import inputs_of
 from archrank.supernet.training import Batches, Tick, TrainPlan, descend, only
 
 __all__ = ["EnsembleEvaluator", "EnsembleScore", "coinciding_message", "root_of"]
@@ -221,5 +222,5 @@ def _answering(module: nn.Module, states: Tensor) -> Iterator[None]:
 
 def _split(batch: Mapping[str, Tensor], device: torch.device) -> tuple[dict[str, Tensor], Tensor]:
     """(inputs without labels, labels)."""
-    inputs = {key: value.to(device) for key, value in batch.items() if key != "labels"}
+    inputs = {key: value.to(device) for key, value in inputs_of(batch).items()}
     return inputs, batch["labels"].to(device)

@@ -26,6 +26,7 @@ from archrank.supernet.ensemble_evaluator import coinciding_message, root_of
 from archrank.supernet.export import Home
 from archrank.supernet.net import ConfigurationError
 from archrank.supernet.shared_trunk import divided, members_loss
+from archrank.supernet.tasks import inputs_of
 from archrank.supernet.training import Batches, Tick, TrainPlan, descend, only
 
 __all__ = ["Ensemble", "ensemble", "fine_tune"]
@@ -99,7 +100,7 @@ class Ensemble(nn.Module):
 
     def member_logits(self, **inputs: Tensor) -> list[Tensor]:
         """`(rows, classes)` of each member, the trunk run once."""
-        inputs = {k: v for k, v in inputs.items() if k != "labels"}
+        inputs = inputs_of(inputs)
         first, many = self.members[0], len(self.members)
         if many == 1:
             return [first(**inputs).logits]

@@ -218,7 +218,7 @@ class Evaluator:
         assert self.population is not None
         states = self.net.states
         if states.merges is None:
-            full = [adapter.rank for _, adapter in self.net.items()]
+            full = list(self.net.largest.values())
             probes = [tuple(max(1, r // part) for r in full) for part in (1, 2, max(full, default=1))]
             told = [self.population.run(probes, inputs, 0, _told, Way(merged=merged)) for merged in (True, False)]
             states.merges = all(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from archrank.supernet.adapters.lora_xs import LoRAXS
 from archrank.supernet.net import ConfigurationError, Elastic
+from archrank.supernet.tasks import inputs_of
 from archrank.supernet.training import LossFunction
 
 __all__ = ["start_from_first_update", "weight_gradients"]
@@ -38,7 +39,7 @@ def weight_gradients(
     handles = [t.register_forward_hook(watch(n)) for n, t in zip(net.names, net.targets, strict=True)]
     try:
         for batch in batches:
-            answer = net.base(**{k: v for k, v in batch.items() if k != "labels"})
+            answer = net.base(**inputs_of(batch))
             loss_function(answer.logits, batch).backward()  # type: ignore[no-untyped-call]
     finally:
         for handle in handles:

@@ -155,6 +155,11 @@ class Elastic(nn.Module):
         """{module: (out_features, in_features)} in model order."""
         return {n: (a.out_features, a.in_features) for n, a in self.items()}
 
+    @property
+    def largest(self) -> dict[str, int]:
+        """{module: rank} of all that the store holds."""
+        return {name: adapter.rank for name, adapter in self.items()}
+
     def items(self) -> Iterator[tuple[str, AdapterFamily]]:
         """(module name, adapter), in model order."""
         for name, module in zip(self.names, self.adapters, strict=True):

@@ -24,6 +24,7 @@ from archrank.supernet.cut_network import AdaptedLinear, CutNetwork
 from archrank.supernet.distillation import Answer, Distillation, DistillationError, watched
 from archrank.supernet.elastic_encoder import ElasticEncoder
 from archrank.supernet.importance import WANTED, ImportanceError
+from archrank.supernet.tasks import inputs_of
 from archrank.supernet.training import Batches, LossFunction, Tick, TrainPlan, can_fuse, descend, only
 
 __all__ = ["Sandwich", "adapter_parameters", "drawn", "fine_tune", "train_sandwich"]
@@ -164,7 +165,7 @@ def _told(net: ElasticEncoder, inputs: Mapping[str, Tensor]) -> Answer:
 def _split(batch: Mapping[str, Tensor], device: torch.device) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """(inputs without labels, everything)."""
     moved = {key: value.to(device) for key, value in batch.items()}
-    return {key: value for key, value in moved.items() if key != "labels"}, moved
+    return inputs_of(moved), moved
 
 
 def adapter_parameters(module: nn.Module) -> list[nn.Parameter]:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from archrank.supernet.tasks import inputs_of
+
 __all__ = ["WIDEST", "second_moments"]
 
 WIDEST = 4096
@@ -35,7 +37,7 @@ def second_moments(
     try:
         with torch.no_grad():
             for batch in batches:
-                model(**{k: v for k, v in batch.items() if k != "labels"})
+                model(**inputs_of(batch))
     finally:
         for handle in handles:
             handle.remove()

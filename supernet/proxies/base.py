@@ -11,17 +11,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from archrank.supernet.net import Elastic
+from archrank.supernet.tasks import inputs_of
 
-__all__ = ["ProxyError", "finite", "inputs_of", "logits_of", "loss_of", "untouched", "weights_of"]
+__all__ = ["ProxyError", "finite", "logits_of", "loss_of", "untouched", "weights_of"]
 
 
 class ProxyError(ValueError):
     """An unknown proxy, or a module or batch that one cannot score."""
-
-
-def inputs_of(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The batch without its labels."""
-    return {name: value for name, value in batch.items() if name != "labels"}
 
 
 def logits_of(module: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

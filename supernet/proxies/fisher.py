@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from archrank.supernet.net import Elastic
-from archrank.supernet.proxies.base import ProxyError, finite, inputs_of, loss_of, untouched
+from archrank.supernet.proxies.base import ProxyError, finite, loss_of, untouched
+from archrank.supernet.tasks import inputs_of
 
 __all__ = ["score"]
 
@@ -30,7 +31,7 @@ def score(module: nn.Module, batch: Mapping[str, Tensor]) -> float:
 
 def _of_components(net: Elastic, batch: Mapping[str, Tensor]) -> float:
     rows = len(next(iter(inputs_of(batch).values())))
-    on = net.spectrum_of({name: adapter.rank for name, adapter in net.items()})
+    on = net.spectrum_of(net.largest)
     gate = on.to(next(net.base.parameters()).device).expand(rows, -1, -1).clone().requires_grad_()
     with untouched(net), torch.enable_grad():
         loss = loss_of(_Gated(net, gate), batch)

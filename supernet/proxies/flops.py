@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from archrank.supernet.proxies.base import inputs_of, logits_of
+from archrank.supernet.proxies.base import logits_of
+from archrank.supernet.tasks import inputs_of
 
 __all__ = ["score"]
 

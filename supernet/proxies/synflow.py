@@ -13,7 +13,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from archrank.supernet.proxies.base import finite, inputs_of, logits_of, weights_of
+from archrank.supernet.proxies.base import finite, logits_of, weights_of
+from archrank.supernet.tasks import inputs_of
 
 __all__ = ["score"]
 
