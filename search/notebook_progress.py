@@ -9,8 +9,7 @@ from html import escape
 from importlib import import_module
 from typing import Any, Protocol
 
-from archrank.search.pace import Pace, facts
-from archrank.search.report.text import duration
+from archrank.search.pace import Pace
 
 __all__ = ["Bars", "notebook_display"]
 
@@ -58,13 +57,12 @@ class Bars:
         self._ended: list[str] = []
         self._notes: list[str] = []
         self._pace: Pace | None = None
-        self._facts: list[str] = []
         self._drawn_at = -EVERY
 
     def phase(self, name: str, total: int | None = None, unit: str = "steps", done: int = 0) -> None:
         """A new bar."""
         self.close()
-        self._pace, self._facts = Pace(name, total, unit, done, self._clock()), []
+        self._pace = Pace(name, total, unit, done, self._clock())
         self._draw()
 
     def update(
@@ -78,8 +76,7 @@ class Bars:
         """The bar moves, at most once in EVERY seconds."""
         if self._pace is None:
             return
-        self._pace.done = done
-        self._facts = facts(best, hypervolume, front) or self._facts
+        self._pace.heard(done, best, hypervolume, front)
         if self._clock() - self._drawn_at >= EVERY:
             self._draw()
 
@@ -91,7 +88,7 @@ class Bars:
     def close(self) -> None:
         """The phase is over: its bar stays, with the time it took."""
         if self._pace is not None:
-            self._ended.append(self._row(self._pace, f"took {duration(self._clock() - self._pace.start)}"))
+            self._ended.append(self._row(self._pace, self._pace.took(self._clock())))
             self._pace = None
             self._draw()
 
@@ -99,8 +96,7 @@ class Bars:
         self._drawn_at = self._clock()
         rows = list(self._ended)
         if self._pace is not None:
-            left = self._pace.remaining(self._drawn_at)
-            rows.append(self._row(self._pace, "" if left is None else f"{duration(left)} left"))
+            rows.append(self._row(self._pace, self._pace.left(self._drawn_at)))
         html = f'<div style="font:13px system-ui,sans-serif">{"".join([*rows, *self._notes])}</div>'
         if self._handle is None:
             self._handle = self._display(html)
@@ -108,6 +104,6 @@ class Bars:
             self._handle.update(html)
 
     def _row(self, pace: Pace, end: str) -> str:
-        told = " · ".join([pace.count(), *self._facts, *([end] if end else [])])
+        told = " · ".join(pace.parts(end))
         size = "" if pace.total is None else f' max="{max(pace.total, 1)}" value="{pace.done}"'
         return f"<div><b>{escape(pace.name)}</b> <progress{size}></progress> {escape(told)}</div>"

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from archrank.search.notebook_progress import Bars, notebook_display
-from archrank.search.pace import Pace, facts
-from archrank.search.report.text import duration
+from archrank.search.pace import Pace
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -94,14 +93,13 @@ class Plain:
     def __init__(self, stream: TextIO, every: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream, self._every, self._clock = stream, every, clock
         self._pace: Pace | None = None
-        self._facts: list[str] = []
         self._said_at = self._said_done = 0.0
         self._broken = False
 
     def phase(self, name: str, total: int | None = None, unit: str = "steps", done: int = 0) -> None:
         self.close()
         now = self._clock()
-        self._pace, self._facts = Pace(name, total, unit, done, now), []
+        self._pace = Pace(name, total, unit, done, now)
         self._said_at, self._said_done = now, done
         size = "" if total is None else f": {self._pace.count() if done else f'{total:,} {unit}'}"
         self._write(f"{name}{size}")
@@ -116,12 +114,11 @@ class Plain:
     ) -> None:
         if self._pace is None:
             return
-        self._pace.done, now = done, self._clock()
-        self._facts = facts(best, hypervolume, front) or self._facts
+        self._pace.heard(done, best, hypervolume, front)
+        now = self._clock()
         if now - self._said_at >= self._every:
             self._said_at, self._said_done = now, done
-            left = self._pace.remaining(now)
-            self._line(self._facts + ([f"{duration(left)} left"] if left is not None else []))
+            self._line(self._pace.left(now))
 
     def note(self, text: str) -> None:
         self._write(text)
@@ -129,12 +126,12 @@ class Plain:
     def close(self) -> None:
         """The last line of the phase."""
         if self._pace is not None:
-            self._line([*self._facts, f"took {duration(self._clock() - self._pace.start)}"])
+            self._line(self._pace.took(self._clock()))
             self._pace = None
 
-    def _line(self, parts: list[str]) -> None:
+    def _line(self, end: str) -> None:
         if self._pace is not None:
-            self._write(f"{self._pace.name}: " + " · ".join([self._pace.count(), *parts]))
+            self._write(f"{self._pace.name}: " + " · ".join(self._pace.parts(end)))
 
     def _write(self, line: str) -> None:
         if self._broken:
@@ -175,17 +172,15 @@ class Live:
     ) -> None:
         if self._pace is None or self._task is None:
             return
-        self._pace.done = done
-        left = self._pace.remaining(self._clock())
-        said = facts(best, hypervolume, front)
+        pace = self._pace
+        pace.heard(done, best, hypervolume, front)
         self._bars.update(
             self._task,
             completed=done,
-            count=self._pace.count(),
-            left="" if left is None else f"{duration(left)} left",
+            count=pace.count(),
+            facts=" · ".join(pace.facts),
+            left=pace.left(self._clock()),
         )
-        if said:
-            self._bars.update(self._task, facts=" · ".join(said))
 
     def note(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
@@ -193,7 +188,7 @@ class Live:
     def close(self) -> None:
         """The phase is over: its bar stays, with the time it took."""
         if self._pace is not None and self._task is not None:
-            self._bars.update(self._task, left=f"took {duration(self._clock() - self._pace.start)}")
+            self._bars.update(self._task, left=self._pace.took(self._clock()))
             self._bars.stop_task(self._task)
         self._task = self._pace = None
 
