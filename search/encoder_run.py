@@ -1,7 +1,8 @@
 """The phases of a search over an encoder's layers: head, importances, supernet, search, finalists.
 
-The supernet is the base itself, trained by sandwich steps; candidates are scored as slices of it; finalists are cut out
-of it and fine-tuned on labels and on the whole's answers, and tested once.
+The supernet is the base itself, trained by sandwich steps; candidates are scored as slices of it, and the search begins
+with what needs none: all layers cut alike, and the base without its upper layers. Finalists are cut out of it and
+fine-tuned on labels and on the whole's answers, and tested once.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class EncoderPhases(BasePhases):
         self._head()
         self._order()
         self._supernet()
-        self._search_all(self._evaluate)
+        self._search_all(self._evaluate, first=self.study.space.equal_layers())
         self._worst()
         chosen = by_cost(self._inherited(), self.job.objectives, self.job.config.finalists)
         self._finish_all(chosen, self._finish)

@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from archrank.grammar import Derivation
 from archrank.search import summary
 from archrank.search.config import RunConfig
@@ -125,10 +127,17 @@ class Shell(ABC):
     def _inherited(self) -> list[Trial]:
         return [t for t in self.study.trials if t.stage == "inherited"]
 
-    def _search_all(self, evaluate: Callable[[Derivation], None], after: Callable[[], None] | None = None) -> None:
-        """Asks for `--trials` candidates in turn; evaluate tells the study what it found of one."""
+    def _search_all(
+        self,
+        evaluate: Callable[[Derivation], None],
+        after: Callable[[], None] | None = None,
+        first: Sequence[Derivation] = (),
+    ) -> None:
+        """Asks for `--trials` candidates in turn, `first` as in `_begin`; evaluate tells the study what it found of
+        one.
+        """
         wanted = self._asked.config.trials
-        self.progress.phase("search", total=wanted, unit="trials", done=len(self._inherited()))
+        self._begin(evaluate, first)
         while (n := len(self._inherited())) < wanted:
             asked = self.study.ask(1)
             if not asked:
@@ -138,6 +147,17 @@ class Shell(ABC):
             self._show(n + 1, wanted)
             if after:
                 after()
+            self._pause()
+
+    def _begin(self, evaluate: Callable[[Derivation], None], first: Sequence[Derivation]) -> None:
+        """Opens the search with candidates that need none: at most half of `--trials`, evenly taken."""
+        wanted = self._asked.config.trials
+        self.progress.phase("search", total=wanted, unit="trials", done=len(self._inherited()))
+        most = min(len(first), max(1, wanted // 2))
+        places = np.linspace(0, len(first) - 1, most).round().astype(int)
+        for d in self.study.enqueue([first[i] for i in places]):
+            evaluate(d)
+            self._show(len(self._inherited()), wanted)
             self._pause()
 
     def _refused(self, cost: Mapping[str, float]) -> tuple[str | None, list[Constraint]]:

@@ -135,16 +135,12 @@ class RankSearch(BasePhases):
         """What needs no search first; then one candidate after the other, or in batches where several are proposed at
         a time.
         """
-        config = self.job.config
-        for d in self.study.enqueue(starting_points(self.job)[: max(1, config.trials // 2)]):
-            self._evaluate(d)
-            self._pause()
-        done = len(self._inherited())
-        if self.cluster is None and config.batch == 1:
-            self._search_all(self._evaluate)
+        first = starting_points(self.job)
+        if self.cluster is None and self.job.config.batch == 1:
+            self._search_all(self._evaluate, first=first)
             return
-        self.progress.phase("search", total=config.trials, unit="trials", done=done)
-        search_in_batches(self.job, self.study, self, self._refused, self._after, done)
+        self._begin(self._evaluate, first)
+        search_in_batches(self.job, self.study, self, self._refused, self._after, len(self._inherited()))
 
     def _after(self, told: int) -> None:
         self._show(told, total=self.job.config.trials)

@@ -67,10 +67,17 @@ def test_one_command_trains_searches_and_finishes(finished: Run) -> None:
         assert {"loss", "accuracy", "params", "adapter_params", "flops", "latency_ms", "memory_bytes"} == set(t.values)
     for t in finished.trials[-2:]:
         assert set(t.extra["test"]) == {"loss", "accuracy"}  # type: ignore[arg-type]
-    assert "2 of them fine-tuned" in finished.verdict
+    assert " of them fine-tuned (configurations seen: 6 inherited, 2 final)" in finished.verdict
     assert "layers" in finished.table(finished.front())
     assert (finished.path / "report.html").stat().st_size > 1e6
     assert {p.name for p in finished.path.glob("*.safetensors")} == {"importance.safetensors", "supernet.safetensors"}
+
+
+def test_the_search_begins_with_equal_layers_for_half_of_its_trials(finished: Run) -> None:
+    told = [set(finished.space.layer_choices(finished.space.parse(t.text)).values()) for t in finished.trials[:6]]
+    equal = [{c for c in choices if c.kept} for choices in told]
+    assert [len(choices) for choices in equal[:3]] == [1, 1, 1]
+    assert any(len(choices) > 1 for choices in told[3:6])
 
 
 def test_a_repeated_run_gives_the_same_values(finished: Run, tmp_path: Path) -> None:
@@ -111,7 +118,9 @@ def test_every_candidate_goes_home(finished: Run, tmp_path: Path, form: str) -> 
             model = transformers.ViTForImageClassification.from_pretrained(out)
             torch.testing.assert_close(model(**images()).logits.detach(), truth, atol=1e-4, rtol=0)
         if form == "peft":
-            adapted = peft.PeftModel.from_pretrained(load_cut(out / "base"), str(out)).eval()
+            ordinary = (out / "base/config.json").is_file()  # equal layers are a transformers folder
+            load = transformers.AutoModelForImageClassification.from_pretrained if ordinary else load_cut
+            adapted = peft.PeftModel.from_pretrained(load(out / "base"), str(out)).eval()
             torch.testing.assert_close(adapted(**images()).logits.detach(), truth, atol=1e-4, rtol=0)
             assert f'"base_model_name_or_path": "{out / "base"}"' in (out / "adapter_config.json").read_text()
 
