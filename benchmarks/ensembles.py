@@ -1,10 +1,12 @@
 """Ensembles (K = 2, 3) against the best single network at equal FLOPs, on the embedded ViT.
 
 Each condition, seed and FLOPs budget is one search of `elastic_ensemble` with the same recipe: one-shot training in
-three parts, the space shrunk after the first two, then the best of the same number of sampled candidates on validation
-rows, fine-tuned (adapters and heads) and tested once. Conditions: single (K = 1), K = 2 and K = 3 with the diversity
-term on (λ = 1) and off (λ = 0). A budget is a share of the whole encoder's FLOPs; all members and adapters count.
-Trivial baseline: all layers uniformly narrowed to the budget, LoRA of rank 4 everywhere, no search, the same fine-tune.
+three parts, the space shrunk after the first two, then regularised evolution over the same number of candidates on
+validation rows, which begins, as a run's does, with equal layers; the best three are fine-tuned (adapters and heads),
+and the best of these on validation rows is tested. All that is trained and scored costs between four fifths of the
+budget and the budget, a share of the whole encoder's FLOPs; all members and adapters count. Conditions: single (K = 1),
+K = 2 and K = 3 with the diversity term on (λ = 1) and off (λ = 0). Trivial baseline, no search: all layers alike, of all
+shares of heads and of channels the dearest within the budget, LoRA of rank 4 everywhere, the same fine-tune.
 CPU seconds and trained FLOPs of every search are in the result. It goes on where it was interrupted; `--minutes` ends
 it early.
 """
@@ -24,6 +26,8 @@ from torch import Tensor
 
 from archrank import supernet
 from archrank.grammar import Derivation, Space
+from archrank.search.objective import Objective
+from archrank.search.study import Study
 from archrank.supernet import EnsembleEvaluator, ensemble
 from archrank.supernet import data as datasets
 from archrank.supernet.base import load_base
@@ -34,8 +38,11 @@ from archrank.supernet.space_shrinking import Shrinkage, option_scores, sampled,
 from archrank.supernet.training import TrainPlan
 
 SEEDS, BUDGETS = 5, (1.0, 0.6)
-ROUNDS, PART_STEPS, SAMPLES, CANDIDATES, TUNE_STEPS = 3, 100, 24, 24, 240
+ROUNDS, PART_STEPS, SAMPLES, CANDIDATES, FINALISTS, TUNE_STEPS = 3, 100, 24, 48, 3, 240
 BATCH, LR, R_MAX = 32, 1e-2, 8
+LEAST = 0.8
+"""Of its budget costs each candidate at least."""
+SHARES = (25, 50, 75, 100)
 CONDITIONS = {
     "single": (1, 0.0),
     "K=2, λ=0": (2, 0.0),
@@ -61,12 +68,12 @@ class Task:
         self.net, self.evaluator = net, EnsembleEvaluator(net)
         self.trained = 0.0  # FLOPs, 3 a forward
         self._flops: dict[str, float] = {}
-        self.most = budget * self.flops(self.uniform(100, None))
+        self.most = budget * self.flops(self.uniform(100, 100, None))
 
-    def uniform(self, share: int, rank: int | None) -> Derivation:
-        """A single network of equal layers."""
+    def uniform(self, heads: int, ffn: int, rank: int | None) -> Derivation:
+        """A single network of equal layers, shares in percent."""
         own = ",".join(f"{role}={'none' if rank is None else f'lora({rank})'}" for role in ROLES)
-        body = f"keep(heads={share}%,ffn={share}%,{own})"
+        body = f"keep(heads={heads}%,ffn={ffn}%,{own})"
         return self.net.space.parse(f"single({' '.join(f'{name}:{body}' for name in self.net.layers)})")
 
     def batches(self, seed: int, step: int) -> tuple[Mapping[str, Tensor], NDArray[np.int64]]:
@@ -85,8 +92,8 @@ class Task:
         return self._flops[d.key]
 
     def fits(self, d: Derivation) -> bool:
-        """Whether it keeps the budget."""
-        return self.flops(d) <= self.most
+        """Whether it keeps the budget, and uses most of it."""
+        return LEAST * self.most <= self.flops(d) <= self.most
 
     def tuned(self, d: Derivation) -> Figures:
         """Fine-tuned from the shared weights, and tested once."""
@@ -94,9 +101,13 @@ class Task:
         seed = 1000 + self.seed
         fine_tune(module, lambda step: self.batches(seed, step), TrainPlan(TUNE_STEPS, LR, seed=seed))
         self.trained += 3 * self.flops(d) * BATCH * TUNE_STEPS
-        told = score_with(lambda inputs: module.member_logits(**inputs), self.split("test"), torch.device("cpu"))
+        known, told = (
+            score_with(lambda inputs: module.member_logits(**inputs), self.split(part), torch.device("cpu"))
+            for part in ("validation", "test")
+        )
         return {
-            "accuracy": told.accuracy, "loss": told.loss, "diversity": told.diversity, "flops": self.flops(d),
+            "validation_loss": known.loss, "accuracy": told.accuracy,
+            "loss": told.loss, "diversity": told.diversity, "flops": self.flops(d),
             "split": self.evaluator.members(d).split, "worst_member_loss": max(told.member_losses),
             "best_member_loss": min(told.member_losses),
         }  # fmt: skip
@@ -134,18 +145,33 @@ def searched(seed: int, members: int, weight: float, budget: float) -> Figures:
             options = option_scores(space, sampled(space, score, SAMPLES, (seed, part), apart), recipe)
             space, options = shrunk(space, options, apart)
             left = sum(not o.dropped for o in options)
-    best = min(sampled(space, score, CANDIDATES, (seed, 17), apart), key=lambda t: t.loss)
-    return task.tuned(best.derivation) | {
-        "inherited_loss": best.loss, "inherited_diversity": best.diversity, "options_left": left, "scored": scored,
+    study = Study(space, [Objective("loss")], "regularized_evolution", seed)
+    begin = [d for d in space.equal_layers() if apart(d)]
+    first = study.enqueue(
+        [begin[i] for i in np.linspace(0, len(begin) - 1, min(len(begin), CANDIDATES // 2)).astype(int)]
+    )
+    seen = list[tuple[float, Derivation]]()
+    while len(seen) < CANDIDATES:
+        d = first.pop(0) if first else study.ask(1)[0]
+        if not apart(d):
+            study.tell(d, {}, infeasible="its FLOPs, or members that coincide")
+            continue
+        seen.append((score(d)[0], d))
+        study.tell(d, {"loss": seen[-1][0]})
+    best = {d: inherited for inherited, d in sorted(seen, key=lambda pair: pair[0])[:FINALISTS]}
+    told = {d: task.tuned(d) for d in best}
+    chosen = min(told, key=lambda d: told[d]["validation_loss"])
+    return told[chosen] | {
+        "inherited_loss": best[chosen], "inherited_diversity": score(chosen)[1], "options_left": left, "scored": scored,
         "cpu_seconds": time.process_time() - began, "trained_flops": task.trained,
     }  # fmt: skip
 
 
 def uniform(seed: int, budget: float) -> Figures:
-    """All layers with one share of heads and channels, the largest that fits, LoRA of rank 4 everywhere."""
+    """All layers with one share of heads and one of channels, LoRA of rank 4 everywhere."""
     began, task = time.process_time(), Task(seed, budget)
-    fitting = [d for share in (25, 50, 75, 100) if task.fits(d := task.uniform(share, 4))]
-    told = task.tuned(fitting[-1])
+    fitting = [d for heads in SHARES for ffn in SHARES if task.fits(d := task.uniform(heads, ffn, 4))]
+    told = task.tuned(max(fitting, key=task.flops))
     return told | {"cpu_seconds": time.process_time() - began, "trained_flops": task.trained, "scored": 0}
 
 
@@ -192,7 +218,7 @@ def summary(cells: Cases, budgets: Sequence[float]) -> dict[str, object]:
         "cost": {name: means(name, ("cpu_seconds", "trained_flops", "scored")) for name in names},
         "recipe": {
             "supernet_steps": ROUNDS * PART_STEPS, "shrinking_samples": SAMPLES, "candidates": CANDIDATES,
-            "tune_steps": TUNE_STEPS, "budgets": list(budgets),
+            "finalists": FINALISTS, "tune_steps": TUNE_STEPS, "budgets": list(budgets),
         },
     }  # fmt: skip
 

@@ -7,13 +7,43 @@ of pre-trained transformer models, 2023).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
+from archrank.grammar.derivation import Derivation
 from archrank.grammar.model import Grammar
 
-__all__ = ["alike", "lower_part"]
+if TYPE_CHECKING:
+    from archrank.grammar.space_sentences import SpaceSentences
+
+__all__ = ["alike", "equal_layers"]
 
 Labels = tuple[str, ...]
+Choices = tuple[int, ...]
+
+
+def equal_layers(space: SpaceSentences, grammar: Grammar, made: Callable[[Choices], Derivation]) -> list[Derivation]:
+    """Those of a space that is bound to layers, within its bounds. grammar: written out for them; made(choices)."""
+    layers, fitting = list(space.layers), (d for d in map(made, alike(grammar)) if space.meets(d))
+    cut = {d: space.ensemble_choices(d) for d in fitting}
+    single = {d: tuple(c.members[0].values()) for d, c in cut.items() if len(c.members) == 1}
+    none = next((d for d, choices in single.items() if not any(c.kept for c in choices)), None)
+    full = [(layer.heads, layer.ffn) for layer in space.layers.values()]
+    found = [d for d in single if d != none]
+    whole = [d for d in found if [(c.heads, c.ffn) for c in single[d]] == full]
+    if none is not None:
+        found += [made(_joined(grammar, at, [d.choices, none.choices], 0)) for d in whole for at in layers[1:]]
+    groups: dict[tuple[int, int, tuple[tuple[int, int], ...]], list[Derivation]] = {}
+    for d, choice in cut.items():
+        first = choice.members[0].values()
+        if len(choice.members) > 1 and any(c.kept for c in first):
+            key = len(choice.members), choice.split, tuple((c.heads, c.ffn) for c in first)
+            groups.setdefault(key, []).append(d)
+    for (many, split, _), group in groups.items():
+        for i in range(len(group) if len(group) >= many else 0):
+            members = [group[i - k].choices for k in range(many)]
+            found.append(made(_joined(grammar, layers[split], members, 1)))
+    return [d for d in found if space.meets(d)]
 
 
 def alike(grammar: Grammar) -> Iterator[tuple[int, ...]]:
@@ -30,16 +60,22 @@ def alike(grammar: Grammar) -> Iterator[tuple[int, ...]]:
             yield found
 
 
-def lower_part(grammar: Grammar, lower: Sequence[int], above: Sequence[int], layer: str) -> tuple[int, ...]:
-    """The choices of `lower` below a layer and those of `above` from it on: two single networks over the same layers,
-    in a grammar that is written out for them.
+def _joined(grammar: Grammar, layer: str, parts: Sequence[Choices], first: int) -> Choices:
+    """The choices of parts[0] up to the place where a layer stands for the time `first` (from 0), there those of
+    parts[1], where it stands again those of parts[2] and so on. All parts are sentences of one form.
     """
 
-    def start(choices: Sequence[int]) -> int:
-        heads = (grammar.names[grammar.productions[c].head] for c in choices)
-        return next(i for i, name in enumerate(heads) if name.endswith(f"@{layer}"))
+    def places(choices: Choices) -> list[int]:
+        heads = [grammar.names[grammar.productions[c].head] for c in choices]
+        site = next(name for name in heads if name.endswith(f"@{layer}"))
+        return [i for i, name in enumerate(heads) if name == site]
 
-    return (*lower[: start(lower)], *above[start(above) :])
+    found = [places(choices) for choices in parts]
+    joined = [*parts[0][: found[0][first]]]
+    for k in range(1, len(parts)):
+        at, last = found[k], k + 1 == len(parts)
+        joined += parts[k][at[first + k - 1] : None if last else at[first + k]]
+    return tuple(joined)
 
 
 def _written(grammar: Grammar, chosen: dict[Labels, str]) -> tuple[int, ...] | list[dict[Labels, str]] | None:

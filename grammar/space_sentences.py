@@ -12,7 +12,7 @@ from archrank.grammar.architecture import BYTES_PER_ELEMENT, Architecture
 from archrank.grammar.canonical import canonical
 from archrank.grammar.derivation import Derivation, key_of
 from archrank.grammar.encoding import SiteEncoding, Slot, TreeEncoding
-from archrank.grammar.equal_layers import alike, lower_part
+from archrank.grammar.equal_layers import equal_layers
 from archrank.grammar.layers import EnsembleChoice, LayerChoice, ensemble_of
 from archrank.grammar.paths import Paths, unrolled
 from archrank.grammar.sites import Adapter
@@ -142,25 +142,13 @@ class SpaceSentences(SpaceCore):
 
     def equal_layers(self) -> list[Derivation]:
         """Sentences over layers that people choose without a search, within the bounds: all layers cut alike (heads and
-        channels at one share where the file has the same for both, adapters of one rank), and whole layers at the
-        bottom with all above them dropped. No ensembles of several members. Raises ValueError in any other space.
+        channels at one share where the file has the same for both, adapters of one rank); whole layers at the bottom
+        with all above them dropped; ensembles of alike layers whose members differ in that rank. Raises ValueError in
+        any other space.
         """
         if not self.layers:
             raise ValueError(f"equal_layers: {self.name} is not bound to the layers of a base")
-        made = self._any().derivation
-        fitting = (d for d in map(made, alike(self._grammar)) if self.meets(d))
-        found = {d: self.ensemble_choices(d).members for d in fitting}
-        single = {d: tuple(members[0].values()) for d, members in found.items() if len(members) == 1}
-        none = next((d for d, cut in single.items() if not any(c.kept for c in cut)), None)
-        full = [(layer.heads, layer.ffn) for layer in self.layers.values()]
-        whole = [d for d, cut in single.items() if [(c.heads, c.ffn) for c in cut] == full]
-        lower = [
-            made(lower_part(self._grammar, d.choices, none.choices, layer))
-            for d in whole
-            for layer in list(self.layers)[1:]
-            if none is not None
-        ]
-        return [d for d in (*single, *lower) if d != none and self.meets(d)]
+        return equal_layers(self, self._grammar, self._any().derivation)
 
     def graph_key(self, d: Derivation) -> str:
         """The key of the canonical form: in a literal space equal for sentences that write one graph; else `d.key`."""

@@ -26,7 +26,8 @@ def cut(heads: int, ffn: int, rank: int) -> grammar.LayerChoice:
 @pytest.mark.parametrize("name", ["elastic_encoder", "elastic_ensemble"])
 def test_they_are_the_narrowed_and_the_shortened_networks(name: str) -> None:
     space = bound(name)
-    found = [list(space.layer_choices(d).values()) for d in space.equal_layers()]
+    made = [space.ensemble_choices(d).members for d in space.equal_layers()]
+    found = [list(members[0].values()) for members in made if len(members) == 1]
     narrow = [
         [cut(4 * share // 100, 64 * share // 100, rank)] * 3
         for share in SHARES
@@ -36,6 +37,21 @@ def test_they_are_the_narrowed_and_the_shortened_networks(name: str) -> None:
     dropped = grammar.LayerChoice(False)
     short = [[cut(4, 64, rank)] * left + [dropped] * (3 - left) for rank in RANKS for left in (1, 2)]
     assert found == narrow + short
+
+
+@pytest.mark.parametrize("many", [2, 3])
+def test_members_of_an_ensemble_are_cut_alike_and_differ_in_rank(many: int) -> None:
+    space = bound("elastic_ensemble")
+    found = [c for c in map(space.ensemble_choices, space.equal_layers()) if len(c.members) == many]
+    assert len(found) == 2 * (len(SHARES) * len(RANKS) - 1)
+    for choice in found:
+        assert not choice.coinciding
+        cuts = [[(c.kept, c.heads, c.ffn) for c in member.values()] for member in choice.members]
+        assert len(set(cuts[0])) == 1
+        assert all(cut == cuts[0] for cut in cuts)
+        for i, name in enumerate(LAYERS):
+            ranks = [dict(member[name].ranks).get("q", 0) for member in choice.members]
+            assert len(set(ranks)) == (1 if i < choice.split else many)
 
 
 def test_what_left_the_space_is_in_none_of_them() -> None:
