@@ -5,8 +5,8 @@ three parts, the space shrunk after the first two, then regularised evolution ov
 validation rows, which begins, as a run's does, with equal layers; the best three are fine-tuned (adapters and heads),
 and the best of these on validation rows is tested. All that is trained and scored costs between four fifths of the
 budget and the budget, a share of the whole encoder's FLOPs; all members and adapters count. Conditions: single (K = 1),
-K = 2 and K = 3 with the diversity term on (λ = 1) and off (λ = 0). Trivial baseline, no search: all layers alike, of all
-shares of heads and of channels the dearest within the budget, LoRA of rank 4 everywhere, the same fine-tune.
+K = 2 and K = 3 with the diversity term on (λ = 1) and off (λ = 0). Trivial baseline, no search: all layers alike, the
+dearest shares of heads and of channels within the budget, LoRA of rank 4 everywhere, the same fine-tune.
 CPU seconds and trained FLOPs of every search are in the result. It goes on where it was interrupted; `--minutes` ends
 it early.
 """

@@ -1,10 +1,11 @@
 """`search agreement`: does the supernet rank configurations as training each of them alone does?
 
-A sample of configurations, half spread over all budgets (wide), half inside strata of equal adapter parameters (±5
-%), is scored with inherited weights and trained from scratch, population-batched, on several seeds. Printed are
-Kendall's τ_b of inherited against converged validation loss, wide and within strata, beside: the ceiling, τ between
-the truth of one seed and another; the parameter count; and the best single kind of module by its total rank, chosen
-on the truth. Intervals are the percentile bootstrap over configurations.
+A sample of configurations, a third spread over all budgets (wide), the rest inside strata of equal adapter parameters
+(±5 %), where differences are small and the question is hard, is scored with inherited weights and trained from scratch,
+population-batched, on several seeds. Printed are Kendall's τ_b of inherited against converged validation loss, wide and
+within strata, beside: the ceiling, τ between the truth of one seed and another; the parameter count; and the best
+single kind of module by its total rank, chosen on the truth. Intervals are the percentile bootstrap over
+configurations.
 """
 
 from __future__ import annotations
@@ -105,8 +106,8 @@ def agreement(
         raise ConfigError(f"{run.path}: is a search of {run.kind}; search agreement reads rank searches")
     if run.config.policy and not (run.path / "supernet.safetensors").exists():
         raise ConfigError(f"{run.path}: its supernet is not trained yet; `search resume {run.path}` first")
-    if configs < 4 or seeds < 2:
-        raise ConfigError(f"--configs {configs} --seeds {seeds}: at least 4 configurations and 2 seeds (for a ceiling)")
+    if configs < 6 or seeds < 2:
+        raise ConfigError(f"--configs {configs} --seeds {seeds}: at least 6 configurations and 2 seeds (for a ceiling)")
     job = prepare(replace(run.config, space=str(run.path / "space.lark"), out=None))
     if job.family != "lora":
         raise ConfigError(
@@ -132,17 +133,17 @@ def agreement(
 
 
 def _sample(job: Job, n: int) -> tuple[list[Derivation], list[Derivation], NDArray[np.int64]]:
-    """Half over all budgets, evenly in the logarithm; half at two budgets, within ±5 %."""
+    """A third over all budgets, evenly in the logarithm; the rest at two budgets, within ±5 %."""
     rng = np.random.default_rng([job.config.seed, 41])
     top = float(sum(min(max(job.space.ranks), *s) * sum(s) for s in job.net.shapes.values()))
-    edges = np.geomspace(top / 32, top, n // 2 + 1)
+    edges = np.geomspace(top / 32, top, n // 3 + 1)
     wide = [d for low, high in pairwise(edges) if (d := _draw(job, rng, low, high))]
     iso: list[Derivation] = []
     strata: list[int] = []
     for s, share in enumerate(np.geomspace(0.12, 0.35, STRATA)):
         seen: set[str] = set()
         for _ in range(4 * n):
-            if len(seen) >= (n - n // 2 + s) // STRATA:
+            if len(seen) >= (n - n // 3 + s) // STRATA:
                 break
             d = _draw(job, rng, (1 - NEAR) * share * top, (1 + NEAR) * share * top)
             if d is None or d.key in seen:

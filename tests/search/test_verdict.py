@@ -201,4 +201,4 @@ def test_agreement_of_a_small_run(run: Run, tmp_path: Path, capsys: pytest.Captu
     assert main(flags) == 0
     assert json.loads(capsys.readouterr().out) == first, "read from RUN/agreement the second time"
     assert main([*flags[:-1], "--seeds", "1"]) == 2
-    assert "at least 4 configurations and 2 seeds" in capsys.readouterr().err
+    assert "at least 6 configurations and 2 seeds" in capsys.readouterr().err
