@@ -18,7 +18,7 @@ stamp=$("$python" -c 'import torch; print(torch.cuda.get_device_name().replace("
 if [ -n "${MINILM:-}" ] && [ -n "${TEXT:-}" ]; then
     for task in sst2 cola; do
         within "$python" benchmarks/rank_quality.py --task "$task" --base "$MINILM" --data "$TEXT/$task" --device cuda --seeds "${SEEDS:-5}" \
-            --train-steps 60 --rates 0.001,0.003 --methods search,uniform,svd,random,full --out "$out/rank_quality-$task-$stamp.json"
+            --train-steps 60 --rates 0.001,0.003 --methods search,uniform,svd,random --out "$out/rank_quality-$task-$stamp.json"
     done
 fi
 within "$python" benchmarks/rank_quality.py --seeds "${SEEDS:-5}" --out "$out/rank_quality-$stamp.json"

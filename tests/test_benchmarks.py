@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -65,6 +66,14 @@ def test_make_bench_runs_benchmarks_that_there_are() -> None:
     assert names
     assert set(names) <= set(NAMES)
     assert all('"--out"' in source(name) or "arguments(__doc__)" in source(name) for name in names)
+
+
+@pytest.mark.parametrize("script", sorted(p.name for p in FOLDER.glob("*.sh")))
+def test_scripts_name_benchmarks_and_methods_that_there_are(script: str) -> None:
+    text = (FOLDER / script).read_text(encoding="utf-8")
+    assert set(re.findall(r"benchmarks/(\w+)\.py", text)) <= set(NAMES)
+    for given in re.findall(r"rank_quality\.py.*(?:\\\n.*)*?--methods (\S+)", text):
+        assert set(given.split(",")) <= set(imported("rank_quality").METHODS)
 
 
 def _has(module: ModuleType, name: str) -> bool:
