@@ -1,14 +1,14 @@
 """Ensembles (K = 2, 3) against the best single network at equal FLOPs, on the embedded ViT.
 
-Each condition, seed and FLOPs budget is one search of `elastic_ensemble` with the same recipe: one-shot training in
-three parts, the space shrunk after the first two, then regularised evolution over the same number of candidates on
-validation rows, which begins, as a run's does, with equal layers; the best three are fine-tuned (adapters and heads),
-and the best of these on validation rows is tested. All that is trained and scored costs between four fifths of the
-budget and the budget, a share of the whole encoder's FLOPs; all members and adapters count. Conditions: single (K = 1),
-K = 2 and K = 3 with the diversity term on (λ = 1) and off (λ = 0). Trivial baseline, no search: all layers alike, the
-dearest shares of heads and of channels within the budget, LoRA of rank 4 everywhere, the same fine-tune.
-CPU seconds and trained FLOPs of every search are in the result. It goes on where it was interrupted; `--minutes` ends
-it early.
+Each condition, seed and FLOPs budget is one search of `elastic_ensemble` with the same recipe: the whole encoder is
+trained, then one-shot in three parts, the space shrunk after the first two; then regularised evolution over the same
+number of candidates on validation rows, which begins, as a run's does, with equal layers; the best three are fine-tuned
+(adapters and heads), and the best of these on validation rows is tested. All that is sampled and scored costs between
+four fifths of the budget and the budget, a share of the whole encoder's FLOPs; all members and adapters count.
+Conditions: single (K = 1), K = 2 and K = 3 with the diversity term on (λ = 1) and off (λ = 0). Trivial baseline, no
+search: all layers alike, the dearest shares of heads and of channels within the budget, LoRA of rank 4 everywhere, the
+same fine-tune. CPU seconds and trained FLOPs of every search are in the result. It goes on where it was interrupted;
+`--minutes` ends it early.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from record import Cells, interval, write_result
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from archrank import supernet
 from archrank.grammar import Derivation, Space
@@ -34,11 +35,12 @@ from archrank.supernet.base import load_base
 from archrank.supernet.elastic_encoder import ElasticEncoder
 from archrank.supernet.ensemble_evaluator import score_with
 from archrank.supernet.ensembles import fine_tune
+from archrank.supernet.sandwich import train_whole
 from archrank.supernet.space_shrinking import Shrinkage, option_scores, sampled, shrunk
 from archrank.supernet.training import TrainPlan
 
 SEEDS, BUDGETS = 5, (1.0, 0.6)
-ROUNDS, PART_STEPS, SAMPLES, CANDIDATES, FINALISTS, TUNE_STEPS = 3, 100, 24, 48, 3, 240
+WHOLE_STEPS, ROUNDS, PART_STEPS, SAMPLES, CANDIDATES, FINALISTS, TUNE_STEPS = 150, 3, 50, 24, 48, 3, 240
 BATCH, LR, R_MAX = 32, 1e-2, 8
 LEAST = 0.8
 """Of its budget costs each candidate at least."""
@@ -136,6 +138,14 @@ def searched(seed: int, members: int, weight: float, budget: float) -> Figures:
     def apart(d: Derivation) -> bool:
         return task.fits(d) and not evaluator.members(d).coinciding
 
+    plan = TrainPlan(WHOLE_STEPS, LR, seed=700 + seed)
+    train_whole(
+        task.net,
+        lambda step, s=plan.seed: task.batches(s, step),
+        lambda logits, batch: cross_entropy(logits, batch["labels"]),
+        plan,
+    )
+    task.trained += 3 * BATCH * task.flops(task.uniform(100, 100, R_MAX)) * WHOLE_STEPS
     for part in range(ROUNDS):
         plan = TrainPlan(PART_STEPS, LR, seed=100 * seed + part)
         evaluator.train(lambda step, s=plan.seed: task.batches(s, step), plan, space=space, accept=task.fits)
@@ -217,6 +227,7 @@ def summary(cells: Cases, budgets: Sequence[float]) -> dict[str, object]:
         "diversity_term": term,
         "cost": {name: means(name, ("cpu_seconds", "trained_flops", "scored")) for name in names},
         "recipe": {
+            "whole_steps": WHOLE_STEPS,
             "supernet_steps": ROUNDS * PART_STEPS, "shrinking_samples": SAMPLES, "candidates": CANDIDATES,
             "finalists": FINALISTS, "tune_steps": TUNE_STEPS, "budgets": list(budgets),
         },

@@ -1,8 +1,8 @@
-"""The phases of a search over an encoder's layers: head, importances, supernet, search, finalists.
+"""The phases of a search over an encoder's layers: head, importances, whole, supernet, search, finalists.
 
-The supernet is the base itself, trained by sandwich steps; candidates are scored as slices of it, and the search begins
-with what needs none: all layers cut alike, and the base without its upper layers. Finalists are cut out of it and
-fine-tuned on labels and on the whole's answers, and tested once.
+The supernet is the base itself, trained whole and then by sandwich steps; candidates are scored as slices of it, and
+the search begins with what needs none: all layers cut alike, and the base without its upper layers. Finalists are cut
+out of it and fine-tuned on labels and on the whole's answers, and tested once.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from torch import nn
 from archrank.grammar import Derivation
 from archrank.search.base_phases import BasePhases, Training
 from archrank.search.candidates import weights_of
-from archrank.search.encoder_job import SUPERNET_RUNS, EncoderJob, tuned_parameters
+from archrank.search.encoder_job import SANDWICH_SHARE, EncoderJob, tuned_parameters
 from archrank.search.selection import by_cost
 from archrank.search.study import Study
 from archrank.search.trial import Trial
 from archrank.supernet.checkpoint import Checkpoint, load_tensors, save_tensors
 from archrank.supernet.importance import load_order, measure, order_tensors
-from archrank.supernet.sandwich import adapter_parameters, fine_tune, train_sandwich
+from archrank.supernet.sandwich import adapter_parameters, fine_tune, train_sandwich, train_whole
 from archrank.supernet.training import NonFiniteLoss, Tick, TrainPlan
 
 __all__ = ["IMPORTANCE_FILE", "SUPERNET_FILE", "EncoderPhases", "Finalist", "load_named"]
 
 IMPORTANCE_FILE, SUPERNET_FILE = "importance.safetensors", "supernet.safetensors"
-FINAL_SEED = 1500  # above the run's: batches of other orders than the supernet's
+WHOLE_SEED, FINAL_SEED = 700, 1500  # above the run's: batches of other orders than the supernet's
 
 
 def load_named(module: nn.Module, path: Path) -> None:
@@ -83,23 +83,47 @@ class EncoderPhases(BasePhases):
         job.net.order = load_order(*load_tensors(file))
 
     def _supernet(self) -> None:
-        job, file = self.job, self.path / SUPERNET_FILE
-        chosen, seed = tuned_parameters(job), job.config.seed
-        if not file.exists():
+        """The whole first, then the sandwich."""
+        job, seed = self.job, self.job.config.seed
+        if self._whole() < 1:
 
             def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
                 return train_sandwich(
-                    job.net, job.batches(seed), job.loss, plan, parameters=chosen, checkpoint=checkpoint, tick=tick
-                )
+                    job.net, job.batches(seed), job.loss, plan, parameters=tuned_parameters(job),
+                    checkpoint=checkpoint, tick=tick,
+                )  # fmt: skip
 
-            seconds = self._trained("supernet", SUPERNET_RUNS * job.train_steps, seed, training)
-            kept = {id(p) for p in (job.net.adapters.parameters() if chosen is None else chosen)}
-            tensors = {name: p for name, p in job.net.named_parameters() if id(p) in kept}
-            save_tensors(file, tensors, {"r_max": job.net.r_max})
-            self.log.event({"event": "phase", "name": "supernet", "seconds": round(seconds, 3)})
-            self._checkpoint("supernet").clear()
-        load_named(job.net, file)
+            steps = max(1, round(SANDWICH_SHARE * job.train_steps))
+            self._keep("supernet", self._trained("supernet", steps, seed, training), 1)
         job.net.eval()
+
+    def _whole(self) -> int:
+        """The weights that all share, as the folder has them, or those of the whole trained now; how many of the parts
+        after that are done.
+        """
+        job, file = self.job, self.path / SUPERNET_FILE
+        if file.exists():
+            load_named(job.net, file)
+            return int(str(load_tensors(file)[1]["parts"]))
+        seed = job.config.seed + WHOLE_SEED
+
+        def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
+            return train_whole(
+                job.net, job.batches(seed), job.loss, plan, parameters=tuned_parameters(job),
+                checkpoint=checkpoint, tick=tick,
+            )  # fmt: skip
+
+        self._keep("whole", self._trained("whole", job.train_steps, seed, training), 0)
+        return 0
+
+    def _keep(self, name: str, seconds: float, parts: int) -> None:
+        """The trained weights into the folder, and what took that long into the log."""
+        job, chosen = self.job, tuned_parameters(self.job)
+        kept = {id(p) for p in (job.net.adapters.parameters() if chosen is None else chosen)}
+        tensors = {name: p for name, p in job.net.named_parameters() if id(p) in kept}
+        save_tensors(self.path / SUPERNET_FILE, tensors, {"r_max": job.net.r_max, "parts": parts})
+        self.log.event({"event": "phase", "name": name, "seconds": round(seconds, 3)})
+        self._checkpoint("").clear()
 
     def _evaluate(self, d: Derivation) -> None:
         """One candidate: its price, and where that meets the constraints its inherited values."""

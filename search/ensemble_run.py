@@ -1,8 +1,9 @@
-"""The phases of a search over ensembles: head, importances, supernet, search, finalists.
+"""The phases of a search over ensembles: head, importances, whole, supernet, search, finalists.
 
-The supernet trains one sampled ensemble a step (ensemble_evaluator.py), in as many parts as the space is shrunk, plus
-one; after each part but the last, ensembles are scored and the worst options leave (space_shrinking.py). Candidates are
-scored with the shared weights; finalists are cut out, their adapters and heads are trained, and they are tested once.
+The supernet trains the whole encoder for the steps of a full fine-tune, then for as many one sampled ensemble a step
+(ensemble_evaluator.py), in as many parts as the space is shrunk, plus one; after each part but the last, ensembles are
+scored and the worst options leave (space_shrinking.py). Candidates are scored with the shared weights; finalists are
+cut out, their adapters and heads are trained, and they are tested once.
 """
 
 from __future__ import annotations
@@ -12,20 +13,17 @@ from pathlib import Path
 
 from archrank.grammar import Derivation, EnsembleChoice, Space
 from archrank.search.encoder_job import tuned_parameters
-from archrank.search.encoder_run import SUPERNET_FILE, EncoderPhases, Finalist, load_named
+from archrank.search.encoder_run import EncoderPhases, Finalist
 from archrank.search.ensemble_job import EnsembleJob, values_of
 from archrank.search.space_shrinking import dropped_productions, record, shrink_event
 from archrank.search.study import Study
-from archrank.supernet.checkpoint import Checkpoint, load_tensors, save_tensors
+from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.ensemble_evaluator import EnsembleScore, coinciding_message
 from archrank.supernet.ensembles import ensemble, fine_tune
 from archrank.supernet.space_shrinking import option_scores, sampled, shrunk
 from archrank.supernet.training import Tick, TrainPlan
 
 __all__ = ["EnsemblePhases"]
-
-SUPERNET_RUNS = 2
-"""Steps of the supernet in units of one full fine-tune."""
 
 
 class EnsemblePhases(EncoderPhases):
@@ -40,22 +38,13 @@ class EnsemblePhases(EncoderPhases):
     # -- supernet ---------------------------------------------------------------------------------------------------
 
     def _supernet(self) -> None:
-        """Trains in parts and shrinks between them; the space of the study is what is left."""
-        job, file = self.job, self.path / SUPERNET_FILE
-        chosen, space, done = tuned_parameters(job), job.space, 0
-        if file.exists():
-            load_named(job.net, file)
-            done = int(str(load_tensors(file)[1]["parts"]))
+        """The whole, then parts with the space shrunk between them; the space of the study is what is left."""
+        job, space, done = self.job, self.job.space, self._whole()
         rounds = job.config.shrink_rounds
-        steps = SUPERNET_RUNS * job.train_steps
         for part in range(rounds + 1):
             if part >= done:
-                first, last = steps * part // (rounds + 1), steps * (part + 1) // (rounds + 1)
+                first, last = (job.train_steps * k // (rounds + 1) for k in (part, part + 1))
                 self._part(part, last - first, space)
-                kept = {id(p) for p in (job.net.adapters.parameters() if chosen is None else chosen)}
-                tensors = {name: p for name, p in job.net.named_parameters() if id(p) in kept}
-                save_tensors(file, tensors, {"r_max": job.net.r_max, "parts": part + 1})
-                self._checkpoint("").clear()
             if part < rounds:
                 space = self._shrunk(part, space)
         job.net.eval()
@@ -65,16 +54,15 @@ class EnsemblePhases(EncoderPhases):
 
     def _part(self, part: int, steps: int, space: Space) -> None:
         job, seed = self.job, self.job.config.seed + 100 * part
-        chosen = tuned_parameters(job)
 
         def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
             return job.evaluator.train(
-                job.batches(seed), plan, space=space, accept=self._taken, parameters=chosen,
+                job.batches(seed), plan, space=space, accept=self._taken, parameters=tuned_parameters(job),
                 checkpoint=checkpoint, tick=tick,
             )  # fmt: skip
 
-        seconds = self._trained(f"supernet {part + 1} of {job.config.shrink_rounds + 1}", steps, seed, training)
-        self.log.event({"event": "phase", "name": f"supernet {part + 1}", "seconds": round(seconds, 3)})
+        purpose = f"supernet {part + 1} of {job.config.shrink_rounds + 1}"
+        self._keep(f"supernet {part + 1}", self._trained(purpose, steps, seed, training), part + 1)
 
     def _taken(self, d: Derivation) -> bool:
         """Whether a candidate keeps the constraints."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from archrank.supernet.net import Config, Elastic, elastic
     from archrank.supernet.networks import Network, build
     from archrank.supernet.population_training import train_population
-    from archrank.supernet.sandwich import Sandwich, fine_tune, train_sandwich
+    from archrank.supernet.sandwich import Sandwich, fine_tune, train_sandwich, train_whole
     from archrank.supernet.subnetwork import SubNetwork
     from archrank.supernet.tracing import workload
 
@@ -50,6 +50,7 @@ __all__ = [
     "proxies",
     "train_population",
     "train_sandwich",
+    "train_whole",
     "workload",
 ]
 
@@ -75,6 +76,7 @@ _HOME = {
     "SubNetwork": "subnetwork",
     "train_population": "population_training",
     "train_sandwich": "sandwich",
+    "train_whole": "sandwich",
     "workload": "tracing",
 }
 

@@ -1,4 +1,4 @@
-"""Training an elastic encoder, and a cut network taken from it.
+"""Training an elastic encoder, whole and cut, and a cut network taken from it.
 
 Sandwich rule with in-place distillation (Yu and Huang, Universally Slimmable Networks, ICCV 2019): each step trains the
 largest network on the labels, and the smallest and `random` sampled ones on the largest's answer to the same batch,
@@ -11,7 +11,7 @@ Adam's moments and one integer, as in training.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,7 +27,7 @@ from archrank.supernet.importance import WANTED, ImportanceError
 from archrank.supernet.tasks import inputs_of
 from archrank.supernet.training import Batches, LossFunction, Tick, TrainPlan, can_fuse, descend, only
 
-__all__ = ["Sandwich", "adapter_parameters", "drawn", "fine_tune", "train_sandwich"]
+__all__ = ["Sandwich", "adapter_parameters", "drawn", "fine_tune", "train_sandwich", "train_whole"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,33 @@ def drawn(net: ElasticEncoder, sandwich: Sandwich, seed: int, step: int) -> list
     rng = np.random.default_rng((seed, step))
     sampled = [net.choices(d) for d in net.space.sample(rng, sandwich.random)] if sandwich.random else []
     return [net.smallest(sandwich.share, sandwich.rank), *sampled]
+
+
+def train_whole(
+    net: ElasticEncoder,
+    batches: Batches,
+    loss_function: LossFunction,
+    plan: TrainPlan,
+    *,
+    parameters: Sequence[nn.Parameter] | None = None,
+    checkpoint: Checkpoint | None = None,
+    tick: Tick | None = None,
+) -> float:
+    """Trains all layers with all their heads, channels and adapter components on the labels, in place; returns the
+    seconds spent. It is what sub-networks then learn from: a teacher that knows nothing yet spoils what they share
+    (Hou et al., DynaBERT, NeurIPS 2020, fine-tune it first too). Arguments and errors as `train_sandwich`.
+    """
+    trained = list(net.adapters.parameters() if parameters is None else parameters)
+    device = next(net.base.parameters()).device
+
+    def gradient(step: int) -> Tensor:
+        inputs, labelled = _split(batches(step)[0], device)
+        with net.attached(net.largest):
+            loss = loss_function(net.base(**inputs).logits, labelled)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    return _descended(net, trained, plan, gradient, checkpoint, tick)
 
 
 def train_sandwich(
@@ -103,11 +130,7 @@ def train_sandwich(
                 total = total + loss.detach()
         return total
 
-    net.train()
-    with only(net, trained):
-        seconds = descend(trained, plan, gradient, fused=can_fuse(trained), checkpoint=checkpoint, tick=tick)
-    net.eval()
-    return seconds
+    return _descended(net, trained, plan, gradient, checkpoint, tick)
 
 
 def fine_tune(
@@ -144,6 +167,18 @@ def fine_tune(
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
+    return _descended(module, trained, plan, gradient, checkpoint, tick)
+
+
+def _descended(
+    module: nn.Module,
+    trained: list[nn.Parameter],
+    plan: TrainPlan,
+    gradient: Callable[[int], Tensor],
+    checkpoint: Checkpoint | None,
+    tick: Tick | None,
+) -> float:
+    """Steps in train mode with all but `trained` frozen; the seconds spent."""
     module.train()
     with only(module, trained):
         seconds = descend(trained, plan, gradient, fused=can_fuse(trained), checkpoint=checkpoint, tick=tick)

@@ -137,7 +137,8 @@ def test_a_finalist_has_the_accuracy_that_its_trial_says(finished: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "tune"), [("supernet", "adapters"), ("search", "adapters"), ("final", "adapters"), ("final", "all")]
+    ("where", "tune"),
+    [("whole", "adapters"), ("supernet", "adapters"), ("search", "adapters"), ("final", "adapters"), ("final", "all")],
 )
 def test_an_interrupted_run_goes_on_to_the_same_values(
     finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, tune: str
@@ -145,7 +146,7 @@ def test_an_interrupted_run_goes_on_to_the_same_values(
     others = {"tune": tune, "trials": 3, "finalists": 1} if tune == "all" else {}
     straight = start(config(tmp_path / "s", **others)) if others else finished
     pause, count = EncoderPhases._pause, [0]
-    wanted = {"supernet": 1, "search": 3, "final": 4 + 3 * (not others)}[where]
+    wanted = {"whole": 1, "supernet": 2, "search": 4, "final": 5 + 3 * (not others)}[where]
 
     def stop(self: EncoderPhases) -> None:
         pause(self)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from archrank.grammar import LayerChoice
-from archrank.supernet import Distillation, Sandwich, elastic, fine_tune, load_cut, train_sandwich
+from archrank.supernet import Distillation, Sandwich, elastic, fine_tune, load_cut, train_sandwich, train_whole
 from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.distillation import Answer
 from archrank.supernet.elastic_encoder import ElasticEncoder
@@ -76,6 +76,23 @@ def test_sub_networks_learn_from_the_whole_and_the_base_stays(tiny: Make) -> Non
     with torch.no_grad():
         cut = net.extract(d).module.eval()(**inputs).logits
         torch.testing.assert_close(net(**inputs).logits, cut, atol=1e-5, rtol=0)  # type: ignore[attr-defined]
+
+
+def test_the_whole_trains_as_its_own_network_would(tiny: Make) -> None:
+    net = net_of(tiny)
+    apart = net.extract(net.largest)
+    module = apart.unmerged()
+    train_whole(net, few, loss_of, PLAN)
+    fine_tune(apart, module, few, loss_of, PLAN)
+    inputs = {k: v for k, v in batches(7)[0].items() if k != "labels"}
+    with torch.no_grad():
+        torch.testing.assert_close(net(**inputs).logits, module(**inputs).logits, atol=1e-5, rtol=0)  # type: ignore[attr-defined]
+    base = net_of(tiny).base
+    assert all(torch.equal(a, b) for a, b in zip(base.parameters(), net.base.parameters(), strict=True))
+    assert not net.training
+    before = [p.detach().clone() for p in net.base.parameters()]
+    train_whole(net, few, loss_of, TrainPlan(2, 1e-2, seed=3), parameters=list(net.parameters()))
+    assert not all(torch.equal(a, b) for a, b in zip(before, net.base.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("whole", [False, True])
