@@ -5,13 +5,15 @@
 `sandwich`: N sandwich steps; `whole first`: N steps of the whole encoder on labels, then 0.6 N sandwich steps, which is
 what runs do. A sandwich step (largest, smallest and two sampled) costs about 2.5 steps of the whole, so both spend
 about 2.5 N. Then the same sub-networks, four equally cut ones and six sampled ones, are taken from either: their
-inherited validation loss, and their test loss after N steps with the whole as teacher, as a finalist's. `fresh`: after
-N steps on labels from adapters that nothing trained, no supernet at all. Kendall τ is that of inherited against tuned
+inherited validation loss, and their test loss after N steps on labels and on the softened answers of the whole: the
+supernet's largest, or where it was trained first what it was before it was cut. `fresh`: after N steps on labels from
+adapters that nothing trained, no supernet at all. Kendall τ is that of inherited against tuned
 loss over the ten. The unit is the seed; differences are paired, intervals percentile bootstraps.
 """
 
 from __future__ import annotations
 
+import copy
 from functools import partial
 
 import numpy as np
@@ -22,6 +24,8 @@ from archrank.grammar import Derivation
 from archrank.predictors.metrics import kendall
 from archrank.search.config import RunConfig
 from archrank.search.encoder_job import SANDWICH_SHARE, EncoderJob, prepare_encoders
+from archrank.search.encoder_run import ANSWERS
+from archrank.supernet.elastic_encoder import ElasticEncoder
 from archrank.supernet.sandwich import adapter_parameters, fine_tune, train_sandwich, train_whole
 from archrank.supernet.training import TrainPlan
 
@@ -50,8 +54,10 @@ def measured(seed: int, method: str) -> dict[str, list[float]]:
     def plan(steps: float, own: int) -> TrainPlan:
         return TrainPlan(round(steps), lr, seed=own)
 
+    teacher: ElasticEncoder | None = None if method == "fresh" else job.net
     if method == "whole first":
         train_whole(job.net, job.batches(seed + 700), job.loss, plan(STEPS, seed + 700))
+        teacher = copy.deepcopy(job.net)
     if method != "fresh":
         share = SANDWICH_SHARE if method == "whole first" else 1
         train_sandwich(job.net, job.batches(seed), job.loss, plan(share * STEPS, seed))
@@ -60,10 +66,11 @@ def measured(seed: int, method: str) -> dict[str, list[float]]:
     for d in sub_networks(job, seed):
         told["inherited"].append(job.score(job.choices(d))["loss"])
         sub, own = job.net.extract(job.choices(d)), seed + 1500
-        module, teacher = sub.unmerged(), None if method == "fresh" else job.net
+        module = sub.unmerged()
         parameters = adapter_parameters(module) or list(module.parameters())
         fine_tune(
-            sub, module, job.batches(own), job.loss, plan(STEPS, own), teacher=teacher, parameters=parameters
+            sub, module, job.batches(own), job.loss, plan(STEPS, own),
+            teacher=teacher, distillation=ANSWERS, parameters=parameters,
         )  # fmt: skip
         told["tuned"].append(job.measured(module, job.rows("test"))["loss"])
     return told

@@ -7,9 +7,11 @@ out of it and fine-tuned on labels and on the whole's answers, and tested once.
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from torch import nn
@@ -22,13 +24,17 @@ from archrank.search.selection import by_cost
 from archrank.search.study import Study
 from archrank.search.trial import Trial
 from archrank.supernet.checkpoint import Checkpoint, load_tensors, save_tensors
+from archrank.supernet.distillation import Distillation
+from archrank.supernet.elastic_encoder import ElasticEncoder
 from archrank.supernet.importance import load_order, measure, order_tensors
 from archrank.supernet.sandwich import adapter_parameters, fine_tune, train_sandwich, train_whole
 from archrank.supernet.training import NonFiniteLoss, Tick, TrainPlan
 
-__all__ = ["IMPORTANCE_FILE", "SUPERNET_FILE", "EncoderPhases", "Finalist", "load_named"]
+__all__ = ["ANSWERS", "IMPORTANCE_FILE", "SUPERNET_FILE", "EncoderPhases", "Finalist", "load_named"]
 
-IMPORTANCE_FILE, SUPERNET_FILE = "importance.safetensors", "supernet.safetensors"
+IMPORTANCE_FILE, SUPERNET_FILE, WHOLE_FILE = "importance.safetensors", "supernet.safetensors", "whole.safetensors"
+ANSWERS = Distillation(temperature=2.0, hidden=0.0, task=1.0)
+"""What a finalist learns of the whole: its softened answers, beside the labels, and not what its layers hand on."""
 WHOLE_SEED, FINAL_SEED = 700, 1500  # above the run's: batches of other orders than the supernet's
 
 
@@ -85,7 +91,7 @@ class EncoderPhases(BasePhases):
     def _supernet(self) -> None:
         """The whole first, then the sandwich."""
         job, seed = self.job, self.job.config.seed
-        if self._whole() < 1:
+        if not self._shared():
 
             def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
                 return train_sandwich(
@@ -94,36 +100,43 @@ class EncoderPhases(BasePhases):
                 )  # fmt: skip
 
             steps = max(1, round(SANDWICH_SHARE * job.train_steps))
-            self._keep("supernet", self._trained("supernet", steps, seed, training), 1)
+            self._keep(SUPERNET_FILE, "supernet", self._trained("supernet", steps, seed, training), 1)
         job.net.eval()
 
-    def _whole(self) -> int:
-        """The weights that all share, as the folder has them, or those of the whole trained now; how many of the parts
-        after that are done.
+    def _shared(self) -> int:
+        """The weights that all share, as far as the folder has them trained, at least those of the whole; how many
+        parts of the supernet's training that is.
         """
-        job, file = self.job, self.path / SUPERNET_FILE
-        if file.exists():
-            load_named(job.net, file)
-            return int(str(load_tensors(file)[1]["parts"]))
-        seed = job.config.seed + WHOLE_SEED
+        job, file, whole = self.job, self.path / SUPERNET_FILE, self.path / WHOLE_FILE
+        if not whole.exists():
+            seed = job.config.seed + WHOLE_SEED
 
-        def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
-            return train_whole(
-                job.net, job.batches(seed), job.loss, plan, parameters=tuned_parameters(job),
-                checkpoint=checkpoint, tick=tick,
-            )  # fmt: skip
+            def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
+                return train_whole(
+                    job.net, job.batches(seed), job.loss, plan, parameters=tuned_parameters(job),
+                    checkpoint=checkpoint, tick=tick,
+                )  # fmt: skip
 
-        self._keep("whole", self._trained("whole", job.train_steps, seed, training), 0)
-        return 0
+            self._keep(WHOLE_FILE, "whole", self._trained("whole", job.train_steps, seed, training), 0)
+        saved = file if file.exists() else whole
+        load_named(job.net, saved)
+        return int(str(load_tensors(saved)[1]["parts"]))
 
-    def _keep(self, name: str, seconds: float, parts: int) -> None:
+    def _keep(self, file: str, name: str, seconds: float, parts: int) -> None:
         """The trained weights into the folder, and what took that long into the log."""
         job, chosen = self.job, tuned_parameters(self.job)
         kept = {id(p) for p in (job.net.adapters.parameters() if chosen is None else chosen)}
         tensors = {name: p for name, p in job.net.named_parameters() if id(p) in kept}
-        save_tensors(self.path / SUPERNET_FILE, tensors, {"r_max": job.net.r_max, "parts": parts})
+        save_tensors(self.path / file, tensors, {"r_max": job.net.r_max, "parts": parts})
         self.log.event({"event": "phase", "name": name, "seconds": round(seconds, 3)})
         self._checkpoint("").clear()
+
+    @cached_property
+    def _teacher(self) -> ElasticEncoder:
+        """The whole as it was before it was cut: afterwards it answers worse (docs/supernet.md)."""
+        net = copy.deepcopy(self.job.net)
+        load_named(net, self.path / WHOLE_FILE)
+        return net.eval()
 
     def _evaluate(self, d: Derivation) -> None:
         """One candidate: its price, and where that meets the constraints its inherited values."""
@@ -149,8 +162,8 @@ class EncoderPhases(BasePhases):
 
         def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
             return fine_tune(
-                sub, module, job.batches(plan.seed), job.loss, plan, teacher=job.net, parameters=chosen,
-                checkpoint=checkpoint, tick=tick,
+                sub, module, job.batches(plan.seed), job.loss, plan, teacher=self._teacher, distillation=ANSWERS,
+                parameters=chosen, checkpoint=checkpoint, tick=tick,
             )  # fmt: skip
 
         return Finalist(module, chosen, training, lambda split: (job.measured(module, job.rows(split)), {}))

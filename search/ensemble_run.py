@@ -13,7 +13,7 @@ from pathlib import Path
 
 from archrank.grammar import Derivation, EnsembleChoice, Space
 from archrank.search.encoder_job import tuned_parameters
-from archrank.search.encoder_run import EncoderPhases, Finalist
+from archrank.search.encoder_run import SUPERNET_FILE, EncoderPhases, Finalist
 from archrank.search.ensemble_job import EnsembleJob, values_of
 from archrank.search.space_shrinking import dropped_productions, record, shrink_event
 from archrank.search.study import Study
@@ -39,7 +39,7 @@ class EnsemblePhases(EncoderPhases):
 
     def _supernet(self) -> None:
         """The whole, then parts with the space shrunk between them; the space of the study is what is left."""
-        job, space, done = self.job, self.job.space, self._whole()
+        job, space, done = self.job, self.job.space, self._shared()
         rounds = job.config.shrink_rounds
         for part in range(rounds + 1):
             if part >= done:
@@ -62,7 +62,7 @@ class EnsemblePhases(EncoderPhases):
             )  # fmt: skip
 
         purpose = f"supernet {part + 1} of {job.config.shrink_rounds + 1}"
-        self._keep(f"supernet {part + 1}", self._trained(purpose, steps, seed, training), part + 1)
+        self._keep(SUPERNET_FILE, f"supernet {part + 1}", self._trained(purpose, steps, seed, training), part + 1)
 
     def _taken(self, d: Derivation) -> bool:
         """Whether a candidate keeps the constraints."""

@@ -70,7 +70,9 @@ def test_one_command_trains_searches_and_finishes(finished: Run) -> None:
     assert " of them fine-tuned (configurations seen: 6 inherited, 2 final)" in finished.verdict
     assert "layers" in finished.table(finished.front())
     assert (finished.path / "report.html").stat().st_size > 1e6
-    assert {p.name for p in finished.path.glob("*.safetensors")} == {"importance.safetensors", "supernet.safetensors"}
+    assert {p.name for p in finished.path.glob("*.safetensors")} == {
+        f"{name}.safetensors" for name in ("importance", "supernet", "whole")
+    }
 
 
 def test_the_search_begins_with_equal_layers_for_half_of_its_trials(finished: Run) -> None:
