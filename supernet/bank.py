@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from archrank.grammar import Architecture, Space
 from archrank.grammar.signatures import elements
+from archrank.supernet.heap import give_back
 from archrank.supernet.networks import Network, build
 from archrank.supernet.relatives import pairs
 
@@ -112,6 +113,7 @@ class Bank:
             self._bytes += _size(tensors)
         while self._bytes > self.capacity_bytes and self._held:
             self._bytes -= _size(self._held.popitem(last=False)[1])
+        give_back()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything held, in the order of use: {slot's name:tensor's name: tensor}."""
