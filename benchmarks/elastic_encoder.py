@@ -7,8 +7,8 @@ One teacher a seed: MiniLM-L6-H384 fine-tuned on 2,000 sentences (batch 16). Fro
 FLOPs (32 tokens):
 - depth: its first layers alone (Sajjad et al., On the effect of dropping layers of pre-trained transformers, 2023);
 - narrow: all layers with the same share of heads and FFN channels, the most important ones;
-- elastic: sandwich training of the supernet, 8 sampled sub-networks of each budget compared on 64 validation rows, the
-  best of each fine-tuned.
+- elastic: sandwich training of the supernet, 8 sub-networks of each budget, the two above and sampled ones, compared on
+  64 validation rows, the best of each fine-tuned.
 All learn labels and the teacher's logits, all weights but the embeddings train, and every method may spend the same
 training in units of a full model's step, 93 for the three budgets: fine-tunes of 62 steps for the baselines; for the
 supernet 24 sandwich steps (largest, smallest, one sampled: 1.85 units each), the candidates' evaluation (about 13
@@ -146,14 +146,18 @@ def teacher(bench: Bench) -> dict[str, object]:
 def baseline(bench: Bench, method: str, level: str) -> dict[str, object]:
     """A depth-pruned or narrowed model, fine-tuned."""
     bench.load_teacher()
-    net, (kept, heads, ffn) = bench.net(), LEVELS[level]
+    net = bench.net()
+    return tuned(bench, net, equal_layers(net, level)[method], f"{method} {level}", STEPS)
+
+
+def equal_layers(net: ElasticEncoder, level: str) -> dict[str, dict[str, LayerChoice]]:
+    """The first layers whole (`depth`), and all of them narrowed alike (`narrow`)."""
+    kept, heads, ffn = LEVELS[level]
     full = {name: LayerChoice(True, m.sizes.heads, m.sizes.ffn) for name, m in net.layers.items()}
-    choices = (
-        {name: choice if i < kept else LayerChoice(False) for i, (name, choice) in enumerate(full.items())}
-        if method == "depth"
-        else dict.fromkeys(net.layers, LayerChoice(True, heads, ffn))
-    )
-    return tuned(bench, net, choices, f"{method} {level}", STEPS)
+    return {
+        "depth": {name: choice if i < kept else LayerChoice(False) for i, (name, choice) in enumerate(full.items())},
+        "narrow": dict.fromkeys(net.layers, LayerChoice(True, heads, ffn)),
+    }
 
 
 def tuned(
@@ -186,12 +190,12 @@ def supernet(bench: Bench) -> dict[str, object]:
 
 
 def search(bench: Bench, level: str, order_from: Callable[[], ElasticEncoder]) -> dict[str, object]:
-    """Sampled sub-networks of a budget on inherited weights, the best fine-tuned."""
+    """Equal layers and sampled sub-networks of a budget on inherited weights, the best fine-tuned."""
     net = order_from()
     kept, _, _ = LEVELS[level]
     one = next(iter(net.layers.values())).sizes
     budget = kept * layer_flops(one.hidden, one.heads * one.head, one.ffn)
-    rng, found, began = np.random.default_rng((bench.seed, kept)), {}, time.monotonic()
+    rng, found, began = np.random.default_rng((bench.seed, kept)), equal_layers(net, level), time.monotonic()
     while len(found) < CANDIDATES:
         for d in net.space.sample(rng, n=50):
             choices = {n: LayerChoice(c.kept, c.heads, c.ffn) if c.kept else c for n, c in net.choices(d).items()}
