@@ -40,8 +40,8 @@ minilm: install
 
 # those that need nothing but an installation, one after the other; each goes on where it was
 BENCHES := space_language training_overhead population_evaluation population_training racing constraints kernels_cpu \
-	ray_overhead predictors predictors_fp32 calibration_intervals quality_predictors ensembles weight_bank \
-	architecture_evolution rank_quality rank_sweep rank_agreement
+	ray_overhead predictors predictors_fp32 calibration_intervals quality_predictors ensembles elastic_training \
+	weight_bank architecture_evolution rank_quality rank_sweep rank_agreement
 
 bench: install
 	for name in $(BENCHES); do $(BIN)/python benchmarks/$$name.py --out benchmarks/results/$$name.json || exit 1; done

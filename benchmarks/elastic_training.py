@@ -7,8 +7,8 @@ what runs do. A sandwich step (largest, smallest and two sampled) costs about 2.
 about 2.5 N. Then the same sub-networks, four equally cut ones and six sampled ones, are taken from either: their
 inherited validation loss, and their test loss after N steps on labels and on the softened answers of the whole: the
 supernet's largest, or where it was trained first what it was before it was cut. `fresh`: after N steps on labels from
-adapters that nothing trained, no supernet at all. Kendall τ is that of inherited against tuned
-loss over the ten. The unit is the seed; differences are paired, intervals percentile bootstraps.
+adapters that nothing trained, no supernet at all. Kendall τ is that of inherited against tuned loss over the ten. The
+unit is the seed; differences are paired, intervals percentile bootstraps.
 """
 
 from __future__ import annotations

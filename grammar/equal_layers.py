@@ -30,9 +30,10 @@ def equal_layers(space: SpaceSentences, grammar: Grammar, made: Callable[[Choice
     none = next((d for d, choices in single.items() if not any(c.kept for c in choices)), None)
     full = [(layer.heads, layer.ffn) for layer in space.layers.values()]
     found = [d for d in single if d != none]
+    joined = list[Derivation]()
     whole = [d for d in found if [(c.heads, c.ffn) for c in single[d]] == full]
     if none is not None:
-        found += [made(_joined(grammar, at, [d.choices, none.choices], 0)) for d in whole for at in layers[1:]]
+        joined += [made(_joined(grammar, at, [d.choices, none.choices], 0)) for d in whole for at in layers[1:]]
     groups: dict[tuple[int, int, tuple[tuple[int, int], ...]], list[Derivation]] = {}
     for d, choice in cut.items():
         first = choice.members[0].values()
@@ -42,8 +43,8 @@ def equal_layers(space: SpaceSentences, grammar: Grammar, made: Callable[[Choice
     for (many, split, _), group in groups.items():
         for i in range(len(group) if len(group) >= many else 0):
             members = [group[i - k].choices for k in range(many)]
-            found.append(made(_joined(grammar, layers[split], members, 1)))
-    return [d for d in found if space.meets(d)]
+            joined.append(made(_joined(grammar, layers[split], members, 1)))
+    return found + [d for d in joined if space.meets(d)]
 
 
 def alike(grammar: Grammar) -> Iterator[tuple[int, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -38,11 +38,12 @@ ANSWERS = Distillation(temperature=2.0, hidden=0.0, task=1.0)
 WHOLE_SEED, FINAL_SEED = 700, 1500  # above the run's: batches of other orders than the supernet's
 
 
-def load_named(module: nn.Module, path: Path) -> None:
-    """The saved parameters into those of the same names."""
-    own = dict(module.named_parameters())
-    for name, tensor in load_tensors(path)[0].items():
+def load_named(module: nn.Module, path: Path) -> Mapping[str, object]:
+    """The saved parameters into those of the same names; what else the file says."""
+    own, (tensors, said) = dict(module.named_parameters()), load_tensors(path)
+    for name, tensor in tensors.items():
         own[name].data.copy_(tensor)
+    return said
 
 
 @dataclass(frozen=True)
@@ -90,17 +91,10 @@ class EncoderPhases(BasePhases):
 
     def _supernet(self) -> None:
         """The whole first, then the sandwich."""
-        job, seed = self.job, self.job.config.seed
+        job = self.job
         if not self._shared():
-
-            def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
-                return train_sandwich(
-                    job.net, job.batches(seed), job.loss, plan, parameters=tuned_parameters(job),
-                    checkpoint=checkpoint, tick=tick,
-                )  # fmt: skip
-
             steps = max(1, round(SANDWICH_SHARE * job.train_steps))
-            self._keep(SUPERNET_FILE, "supernet", self._trained("supernet", steps, seed, training), 1)
+            self._train_shared(train_sandwich, SUPERNET_FILE, "supernet", steps, job.config.seed, 1)
         job.net.eval()
 
     def _shared(self) -> int:
@@ -109,26 +103,30 @@ class EncoderPhases(BasePhases):
         """
         job, file, whole = self.job, self.path / SUPERNET_FILE, self.path / WHOLE_FILE
         if not whole.exists():
-            seed = job.config.seed + WHOLE_SEED
+            self._train_shared(train_whole, WHOLE_FILE, "whole", job.train_steps, job.config.seed + WHOLE_SEED, 0)
+        return int(str(load_named(job.net, file if file.exists() else whole)["parts"]))
 
-            def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
-                return train_whole(
-                    job.net, job.batches(seed), job.loss, plan, parameters=tuned_parameters(job),
-                    checkpoint=checkpoint, tick=tick,
-                )  # fmt: skip
+    def _train_shared(
+        self, how: Callable[..., float], file: str, purpose: str, steps: int, seed: int, parts: int
+    ) -> None:
+        """Trains the shared weights by `train_whole` or `train_sandwich`, and keeps them."""
+        job = self.job
 
-            self._keep(WHOLE_FILE, "whole", self._trained("whole", job.train_steps, seed, training), 0)
-        saved = file if file.exists() else whole
-        load_named(job.net, saved)
-        return int(str(load_tensors(saved)[1]["parts"]))
+        def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
+            return how(
+                job.net, job.batches(seed), job.loss, plan, parameters=tuned_parameters(job),
+                checkpoint=checkpoint, tick=tick,
+            )  # fmt: skip
 
-    def _keep(self, file: str, name: str, seconds: float, parts: int) -> None:
+        self._keep(file, purpose, self._trained(purpose, steps, seed, training), parts)
+
+    def _keep(self, file: str, phase: str, seconds: float, parts: int) -> None:
         """The trained weights into the folder, and what took that long into the log."""
         job, chosen = self.job, tuned_parameters(self.job)
         kept = {id(p) for p in (job.net.adapters.parameters() if chosen is None else chosen)}
         tensors = {name: p for name, p in job.net.named_parameters() if id(p) in kept}
         save_tensors(self.path / file, tensors, {"r_max": job.net.r_max, "parts": parts})
-        self.log.event({"event": "phase", "name": name, "seconds": round(seconds, 3)})
+        self.log.event({"event": "phase", "name": phase, "seconds": round(seconds, 3)})
         self._checkpoint("").clear()
 
     @cached_property

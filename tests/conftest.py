@@ -21,6 +21,15 @@ if shutil.which("nvidia-smi") is None:
 KINDS = ("vit", "bert", "llama", "gpt2")
 
 
+@pytest.fixture
+def resident() -> Callable[[], int]:
+    """Bytes of this process in memory; skips where the system does not tell."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("no /proc: resident memory is not read here")
+    return lambda: int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
     """Each kind of model in turn."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,14 +10,7 @@ import torch
 from archrank.supernet import heap
 
 
-def resident() -> int:
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
-        pytest.skip("no /proc: resident memory is not read here")
-    return int(statm.read_text().split()[1]) * 4096
-
-
-def test_freed_pieces_between_held_ones_are_given_back() -> None:
+def test_freed_pieces_between_held_ones_are_given_back(resident: Callable[[], int]) -> None:
     heap.give_back()
     blocks = [torch.ones(16 * 1024) for _ in range(2000)]  # 64 KiB each: from the heap, not mapped alone
     held = blocks[::50]
