@@ -10,13 +10,14 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from torch import nn
 
 from archrank.grammar import Derivation
+from archrank.search.base_job import Batches
 from archrank.search.base_phases import BasePhases, Training
 from archrank.search.candidates import weights_of
 from archrank.search.encoder_job import SANDWICH_SHARE, EncoderJob, tuned_parameters
@@ -25,10 +26,10 @@ from archrank.search.study import Study
 from archrank.search.trial import Trial
 from archrank.supernet.checkpoint import Checkpoint, load_tensors, save_tensors
 from archrank.supernet.distillation import Distillation
-from archrank.supernet.elastic_encoder import ElasticEncoder
 from archrank.supernet.importance import load_order, measure, order_tensors
 from archrank.supernet.sandwich import adapter_parameters, fine_tune, train_sandwich, train_whole
-from archrank.supernet.training import NonFiniteLoss, Tick, TrainPlan
+from archrank.supernet.teaching import answers, taught_loss
+from archrank.supernet.training import LossFunction, NonFiniteLoss, Tick, TrainPlan
 
 __all__ = ["ANSWERS", "IMPORTANCE_FILE", "SUPERNET_FILE", "EncoderPhases", "Finalist", "load_named"]
 
@@ -130,11 +131,15 @@ class EncoderPhases(BasePhases):
         self._checkpoint("").clear()
 
     @cached_property
-    def _teacher(self) -> ElasticEncoder:
-        """The whole as it was before it was cut: afterwards it answers worse (docs/supernet.md)."""
-        net = copy.deepcopy(self.job.net)
-        load_named(net, self.path / WHOLE_FILE)
-        return net.eval()
+    def _lesson(self) -> tuple[Batches, LossFunction]:
+        """What every finalist learns from, batch for batch: labels, and the answers of the whole as it was before it
+        was cut, as afterwards it answers worse (docs/supernet.md).
+        """
+        job, whole = self.job, copy.deepcopy(self.job.net)
+        load_named(whole, self.path / WHOLE_FILE)
+        batches = job.batches(job.config.seed + FINAL_SEED)
+        told = answers(whole, job.data, batches.met(job.train_steps))
+        return replace(batches, answers=told), taught_loss(job.loss, ANSWERS)
 
     def _evaluate(self, d: Derivation) -> None:
         """One candidate: its price, and where that meets the constraints its inherited values."""
@@ -159,10 +164,8 @@ class EncoderPhases(BasePhases):
         chosen = list(module.parameters()) if job.config.tune == "all" else adapter_parameters(module)
 
         def training(plan: TrainPlan, checkpoint: Checkpoint, tick: Tick) -> float:
-            return fine_tune(
-                sub, module, job.batches(plan.seed), job.loss, plan, teacher=self._teacher, distillation=ANSWERS,
-                parameters=chosen, checkpoint=checkpoint, tick=tick,
-            )  # fmt: skip
+            batches, loss = self._lesson
+            return fine_tune(sub, module, batches, loss, plan, parameters=chosen, checkpoint=checkpoint, tick=tick)
 
         return Finalist(module, chosen, training, lambda split: (job.measured(module, job.rows(split)), {}))
 

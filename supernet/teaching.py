@@ -1,10 +1,10 @@
-"""What a candidate cut from a trained adapter learns from it: its softened answers, computed once.
+"""What a candidate cut from something trained learns from it: its softened answers, computed once.
 
-    L = τ CE(z_s, y) + T² KL(softmax(z_t / T) ‖ softmax(z_s / T))        T = 3, τ = 0.1
+    L = τ CE(z_s, y) + T² KL(softmax(z_t / T) ‖ softmax(z_s / T))        T = 3, τ = 0.1 (cut from an adapter)
 
 z_t `(rows, classes)`: the teacher's logits on the training rows (Hinton, Vinyals and Dean, Distilling the knowledge in
-a neural network, 2015). The teacher stands still and rows come again each epoch, so its forwards are one pass over the
-rows that the training will meet, not one a step.
+a neural network, 2015). The teacher stands still, rows come again each epoch and candidates meet the same ones, so its
+forwards are one pass over the rows that the training will meet, not one a step.
 """
 
 from __future__ import annotations
@@ -45,10 +45,12 @@ def answers(net: nn.Module, data: datasets.TaskData, rows: NDArray[np.int64]) ->
     return found
 
 
-def taught_loss(loss: LossFunction) -> LossFunction:
-    """L of batches that carry answers, `loss` being CE; members stacked below each other count alike."""
+def taught_loss(loss: LossFunction, recipe: Distillation = RECIPE) -> LossFunction:
+    """L of batches that carry answers, `loss` being CE; members stacked below each other count alike. recipe: T and τ;
+    there are no layers' outputs to learn here, whatever its `hidden`.
+    """
 
     def both(logits: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-        return RECIPE.loss(Answer(logits), Answer(batch[TEACHER]), loss(logits, batch))
+        return recipe.loss(Answer(logits), Answer(batch[TEACHER]), loss(logits, batch))
 
     return both

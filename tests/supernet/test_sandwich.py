@@ -19,6 +19,8 @@ from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.distillation import Answer
 from archrank.supernet.elastic_encoder import ElasticEncoder
 from archrank.supernet.sandwich import drawn
+from archrank.supernet.tasks import TEACHER, inputs_of
+from archrank.supernet.teaching import taught_loss
 from archrank.supernet.training import TrainPlan
 
 Make = Callable[[str], nn.Module]
@@ -150,6 +152,25 @@ def test_a_cut_network_is_tuned_with_its_teacher_and_its_adapter_goes_along(tiny
     alone = sub.unmerged()
     fine_tune(sub, alone, batches, loss_of, PLAN, parameters=list(alone.parameters()))
     assert (alone.classifier.weight != sub.base.classifier.weight).any()  # type: ignore[union-attr,operator]
+
+
+def test_answers_that_come_with_the_rows_teach_as_the_teacher_itself(tiny: Make) -> None:
+    net, recipe = net_of(tiny).eval(), Distillation(temperature=2.0, hidden=0.0, task=1.0)
+    sub = net.extract({name: LayerChoice(True, 2, 32, (("q", 2), ("down", 2))) for name in net.layers})
+    asked, carried, alone = (sub.unmerged() for _ in range(3))
+
+    def answered(step: int) -> tuple[Mapping[str, Tensor], NDArray[np.int64]]:
+        batch, places = few(step)
+        with torch.no_grad():
+            told = net(**inputs_of(batch)).logits  # type: ignore[attr-defined]
+        return {**batch, TEACHER: told}, places
+
+    fine_tune(sub, asked, few, loss_of, PLAN, teacher=net, distillation=recipe)
+    fine_tune(sub, carried, answered, taught_loss(loss_of, recipe), PLAN)
+    fine_tune(sub, alone, few, loss_of, PLAN)
+    for one, other in zip(asked.parameters(), carried.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    assert any((a - b).abs().max() > 1e-3 for a, b in zip(asked.parameters(), alone.parameters(), strict=True))
 
 
 def test_the_loss_is_the_formula() -> None:
