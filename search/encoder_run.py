@@ -76,7 +76,7 @@ class EncoderPhases(BasePhases):
         self._head()
         self._order()
         self._supernet()
-        self._search_all(self._evaluate, first=self.study.space.equal_layers())
+        self._search_all(self._evaluate, first=self.study.space.equal_layers)
         self._worst()
         chosen = by_cost(self._inherited(), self.job.objectives, self.job.config.finalists)
         self._finish_all(chosen, self._finish)

@@ -131,7 +131,7 @@ class Shell(ABC):
         self,
         evaluate: Callable[[Derivation], None],
         after: Callable[[], None] | None = None,
-        first: Sequence[Derivation] = (),
+        first: Callable[[], Sequence[Derivation]] = tuple,
     ) -> None:
         """Asks for `--trials` candidates in turn, `first` as in `_begin`; evaluate tells the study what it found of
         one.
@@ -149,13 +149,16 @@ class Shell(ABC):
                 after()
             self._pause()
 
-    def _begin(self, evaluate: Callable[[Derivation], None], first: Sequence[Derivation]) -> None:
-        """Opens the search with candidates that need none: at most half of `--trials`, evenly taken."""
-        wanted = self._asked.config.trials
-        self.progress.phase("search", total=wanted, unit="trials", done=len(self._inherited()))
-        most = min(len(first), max(1, wanted // 2))
-        places = np.linspace(0, len(first) - 1, most).round().astype(int)
-        for d in self.study.enqueue([first[i] for i in places]):
+    def _begin(self, evaluate: Callable[[Derivation], None], first: Callable[[], Sequence[Derivation]]) -> None:
+        """Opens the search with candidates that need none: at most half of `--trials`, evenly taken. They are not made
+        where a resumed search is past them.
+        """
+        wanted, done = self._asked.config.trials, len(self._inherited())
+        self.progress.phase("search", total=wanted, unit="trials", done=done)
+        most = max(1, wanted // 2)
+        made = first() if done < most else ()
+        places = np.linspace(0, len(made) - 1, min(len(made), most)).round().astype(int)
+        for d in self.study.enqueue([made[i] for i in places]):
             evaluate(d)
             self._show(len(self._inherited()), wanted)
             self._pause()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,7 +135,7 @@ class RankSearch(BasePhases):
         """What needs no search first; then one candidate after the other, or in batches where several are proposed at
         a time.
         """
-        first = starting_points(self.job)
+        first = partial(starting_points, self.job)
         if self.cluster is None and self.job.config.batch == 1:
             self._search_all(self._evaluate, first=first)
             return
