@@ -24,6 +24,7 @@ from archrank.search.config import ConfigError
 from archrank.search.job import Job, prepare
 from archrank.search.racing import Scorer
 from archrank.search.results import open_run
+from archrank.search.traced import densest
 from archrank.supernet.adapters.lora import LoRA
 from archrank.supernet.agreement import bootstrap, kendall, per_kind, within_strata
 from archrank.supernet.checkpoint import Checkpoint, load_adapters, load_tensors
@@ -81,7 +82,7 @@ class Agreement:
             ("inherited loss", "tau"),
             ("one seed and another", "ceiling"),
             ("parameter count", "params"),
-            (f"total rank of {self.iso.kind}", "per_kind"),
+            ("best kind of module", "per_kind"),
         )
         for label, name in rows:
             cells = []
@@ -89,6 +90,7 @@ class Agreement:
                 low, high = part.intervals[name]
                 cells.append(f"{getattr(part, name):+.2f} [{low:+.2f}, {high:+.2f}]")
             lines.append(f"{label:24}" + "".join(f"{c:>24}" for c in cells))
+        lines.append(f"{'':24}{self.wide.kind:>24}{self.iso.kind:>24}")
         lines.append(f"{self.wide.configs} and {self.iso.configs} configurations")
         return "\n".join(lines)
 
@@ -106,6 +108,8 @@ def agreement(
         raise ConfigError(f"{run.path}: is a search of {run.kind}; search agreement reads rank searches")
     if run.config.policy and not (run.path / "supernet.safetensors").exists():
         raise ConfigError(f"{run.path}: its supernet is not trained yet; `search resume {run.path}` first")
+    if train_steps is not None and train_steps < 1:
+        raise ConfigError(f"--train-steps {train_steps}: must be at least 1")
     if configs < 6 or seeds < 2:
         raise ConfigError(f"--configs {configs} --seeds {seeds}: at least 6 configurations and 2 seeds (for a ceiling)")
     job = prepare(replace(run.config, space=str(run.path / "space.lark"), out=None))
@@ -115,44 +119,60 @@ def agreement(
         )
     if job.base.new_head:
         load_head(run.path, job.base)
-    load_adapters(job.net.items(), load_tensors(run.path / "supernet.safetensors")[0])
-    job.net.eval()
+    job = replace(job, net=inherited(job, run.path))
     steps = train_steps or job.train_steps
     wide, iso, strata = _sample(job, configs)
     ranks = [job.ranks(d) for d in (*wide, *iso)]
     scorer = Scorer(job)
-    inherited = np.array([scorer.score(r).values["loss"] for r in ranks])
+    scores = np.array([scorer.score(r).values["loss"] for r in ranks])
     truth = _truth(job, ranks, seeds, steps, run.path / "agreement", tick)
     cut = len(wide)
     return Agreement(
-        _part(job, ranks[:cut], inherited[:cut], truth[:, :cut], np.zeros(cut, np.int64)),
-        _part(job, ranks[cut:], inherited[cut:], truth[:, cut:], strata),
+        _part(job, ranks[:cut], scores[:cut], truth[:, :cut], np.zeros(cut, np.int64)),
+        _part(job, ranks[cut:], scores[cut:], truth[:, cut:], strata),
         seeds,
         steps,
     )
 
 
+def inherited(job: Job, path: Path) -> Elastic:
+    """What configurations of a finished run inherit from: its supernet. The end of a traced chain is spoilt for all but
+    its own point; there it is the chain's dense part, which references start from too.
+    """
+    if job.policy.traces:
+        return densest(job, path / "traced", job.net.largest).eval()
+    load_adapters(job.net.items(), load_tensors(path / "supernet.safetensors")[0])
+    return job.net.eval()
+
+
 def _sample(job: Job, n: int) -> tuple[list[Derivation], list[Derivation], NDArray[np.int64]]:
-    """A third over all budgets, evenly in the logarithm; the rest at two budgets, within ±5 %."""
+    """A third over all budgets, evenly in the logarithm; the rest at two budgets, within ±5 %: 12 and 35 % of the whole
+    adapter, or in that ratio below the bound that the run sets.
+    """
     rng = np.random.default_rng([job.config.seed, 41])
-    top = float(sum(min(max(job.space.ranks), *s) * sum(s) for s in job.net.shapes.values()))
+    whole = float(sum(min(max(job.space.ranks), *s) * sum(s) for s in job.net.shapes.values()))
+    top = min([whole, *(c.value for c in job.constraints if c.name == "adapter_params" and c.op in ("<", "<="))])
+    high = min(0.35 * whole, 0.9 * top)
     edges = np.geomspace(top / 32, top, n // 3 + 1)
     wide = [d for low, high in pairwise(edges) if (d := _draw(job, rng, low, high))]
     iso: list[Derivation] = []
     strata: list[int] = []
-    for s, share in enumerate(np.geomspace(0.12, 0.35, STRATA)):
+    for s, size in enumerate(np.geomspace(0.12 / 0.35 * high, high, STRATA)):
         seen: set[str] = set()
         for _ in range(4 * n):
             if len(seen) >= (n - n // 3 + s) // STRATA:
                 break
-            d = _draw(job, rng, (1 - NEAR) * share * top, (1 + NEAR) * share * top)
+            d = _draw(job, rng, (1 - NEAR) * size, (1 + NEAR) * size)
             if d is None or d.key in seen:
                 continue
             seen.add(d.key)
             iso.append(d)
             strata.append(s)
     if len(wide) < 2 or len(iso) < 2:
-        raise ConfigError(f"the space {job.space.name!r} has too few candidates within its bounds to compare")
+        raise ConfigError(
+            f"the space {job.space.name!r} has too few candidates to compare: {len(wide)} over all budgets and "
+            f"{len(iso)} of near {size:,.0f} adapter parameters, within {top:,.0f}; loosen --where, or add ranks"
+        )
     return wide, iso, np.array(strata)
 
 

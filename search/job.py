@@ -17,8 +17,9 @@ from archrank.search.base_job import TINY, BaseJob, load, new_parameters, wanted
 from archrank.search.binding import tightened
 from archrank.search.config import ConfigError, RunConfig
 from archrank.search.errors import NothingFeasible
+from archrank.search.expression import Constraint
 from archrank.search.objective import Objective
-from archrank.search.pricing import Pricer, latency_name
+from archrank.search.pricing import Pricer, latency_name, trained_params
 from archrank.search.serving import devices_of
 from archrank.supernet import data as datasets
 from archrank.supernet import policies
@@ -112,6 +113,11 @@ def prepare(config: RunConfig) -> Job:
             "spaces (//@ target_modules, such as lora_ranks); "
             "sample it with `search sample`"
         )
+    if config.evaluate == "train":
+        raise ConfigError(
+            "--evaluate train: a rank search scores candidates with inherited weights and fine-tunes the best of them "
+            "(--finalists, --train-steps); leave it out"
+        )
     devices = devices_of(config)
     strategies.load(config.strategy)
     policy_name = config.policy or ("full" if candidates.family_of(space) == "lora" else "mixed")
@@ -143,6 +149,7 @@ def prepare(config: RunConfig) -> Job:
             raise NothingFeasible(
                 f"{c} cannot hold: {config.deploy}, {c.name} is {constants[c.name]:.4g} for every candidate"
             )
+    _check_budget(bound, net.shapes, asked.constraints)
     return Job(
         config=config,
         space=tightened(bound, asked.constraints),
@@ -161,6 +168,22 @@ def prepare(config: RunConfig) -> Job:
 def _default_objectives(config: RunConfig, devices: list[str]) -> tuple[str, ...]:
     latencies = () if config.deploy == "merged" else tuple(latency_name(d, devices) for d in devices)
     return ("loss", "adapter_params", *latencies)
+
+
+def _check_budget(
+    space: grammar.Space, shapes: Mapping[str, tuple[int, int]], constraints: Sequence[Constraint]
+) -> None:
+    """NothingFeasible where a bound on adapter_params leaves nothing but a base whose modules are all left alone."""
+    if not any(option.family == "none" for option in space.site_options):
+        return  # the space itself says so
+    family = candidates.family_of(space)
+    least = min(trained_params(family, shape, min(space.ranks)) for shape in shapes.values())
+    for c in constraints:
+        if c.name == "adapter_params" and c.op in ("<=", "<") and not c.holds({c.name: least}):
+            raise NothingFeasible(
+                f"{c} leaves the bare base alone: the smallest adapter, one module at rank {min(space.ranks)}, has "
+                f"{least:,}; ask for at least that"
+            )
 
 
 def _check_groups(config: RunConfig, policy: str) -> None:

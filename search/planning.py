@@ -40,7 +40,7 @@ class Plan:
 
     targets: {module: (out, in)}; space_size: sentences; r_max_runs: all steps over those of one r_max run;
     memory_bytes: weights, adapters with their moments, and the activations of a step as measured where the device
-    tells; disk_bytes: of the run folder.
+    tells; disk_bytes: of the run folder; note: what --max-hours changes of what was asked, or cannot.
     """
 
     targets: dict[str, tuple[int, int]]
@@ -50,6 +50,7 @@ class Plan:
     disk_bytes: int
     unit_seconds: float
     r_max_runs: float
+    note: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -68,13 +69,14 @@ class Plan:
             "memory_bytes": self.memory_bytes,
             "disk_bytes": self.disk_bytes,
             "r_max_runs": round(self.r_max_runs, 2),
+            "note": self.note,
         }
 
 
 def plan_run(config: RunConfig) -> Plan:
     """Loads and checks what `search run` would, trains a few timed steps on copies, writes nothing."""
     from archrank.search.config import ConfigError
-    from archrank.search.job import Job
+    from archrank.search.job import Job, prepare
     from archrank.search.run import prepared
 
     job = prepared(config)
@@ -83,7 +85,9 @@ def plan_run(config: RunConfig) -> Plan:
             f"the space {job.space.name!r} is one of architectures: search plan counts rank searches, whose unit is "
             "one r_max run; an architecture run says its phases when it starts"
         )
-    return plan_of(job, step_seconds(job))
+    fit, told = fitted(job)
+    job = job if fit == job.config else prepare(fit)
+    return replace(plan_of(job, step_seconds(job)), note=told)
 
 
 def step_seconds(job: Job) -> float:
@@ -141,7 +145,7 @@ def _peak(job: Job) -> int:
 
 
 def fitted(job: Job) -> tuple[RunConfig, str | None]:
-    """The configuration that fits into --max-hours, and what had to change; unchanged without a limit.
+    """The configuration that fits into --max-hours, and what had to change or could not; unchanged without a limit.
 
     First the sampled supernet gives way to one r_max run in canonical form (policy `full`), then finalists are dropped,
     at least one stays.
@@ -166,12 +170,10 @@ def fitted(job: Job) -> tuple[RunConfig, str | None]:
         config = replace(config, finalists=config.finalists - 1)
     if config.finalists != job.config.finalists:
         said.append(f"{config.finalists} finalists, not {job.config.finalists}")
-    if not said:
-        return config, None
     needs = plan_of(replace(job, config=config), seconds).seconds
     rest = "" if needs <= limit else f"; it needs {needs / 3600:.2g} h still, and stops at the limit, resumable"
     return config, (
         f"--max-hours {config.max_hours}: the whole pipeline would take about {asked / 3600:.2g} h: "
-        + ", ".join(said)
+        + (", ".join(said) or "nothing of it can be left out")
         + rest
     )

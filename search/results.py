@@ -194,15 +194,25 @@ class Run:
 
     def _shown_within(self, which: str, where: str | Sequence[str]) -> Trial | None:
         """The smallest finalist whose paired interval stays within the share of r_max, as the verdict has it; None
-        where no finalist does or none was trained.
+        where none was trained, NothingFeasible where none that meets `where` does.
         """
         from archrank.search.verdict import compared, within_share
 
         share = read_share("--pick within", which.removeprefix("within:"))
         texts = [where] if isinstance(where, str) else where
         asked = [c for text in texts for c in parse_where(text)]
-        found = [c for c in compared(self) if all(a.name in c.trial.values and a.holds(c.trial.values) for a in asked)]
+        trained = compared(self)
+        found = [c for c in trained if all(a.name in c.trial.values and a.holds(c.trial.values) for a in asked)]
         best = within_share(found, share)
+        if trained and best is None:
+            near = min(found, key=lambda c: c.high, default=None)
+            nearest = (
+                f"the nearest, trial {near.trial.id}, by {near.low:+.1%} … {near.high:+.1%}" if near else "none does"
+            )
+            raise NothingFeasible(
+                f"--pick {which}: of {len(trained)} finalists none that meets {' and '.join(map(str, asked))} is shown "
+                f"to stay so near to r_max ({nearest}); loosen either, or pick knee"
+            )
         return best.trial if best else None
 
     @cached_property

@@ -49,10 +49,9 @@ def start(config: RunConfig) -> Run:
     address = address_of(config)
     job = _prepared(config, space)
     if isinstance(job, Job):
-        fit, changed = fitted(job)
-        if changed:
-            job = prepare(fit)
-            job = replace(job, warnings=(*job.warnings, changed))
+        fit, told = fitted(job)
+        job = job if fit == job.config else prepare(fit)
+        job = replace(job, warnings=(*job.warnings, told)) if told else job
     with cluster_of(config, address) as cluster:
         return _run(job, path, cluster)
 

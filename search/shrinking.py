@@ -7,6 +7,7 @@ compared with the original products.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from archrank.supernet.peft_folder import PeftFolder
 
 __all__ = ["ShrinkPlan", "Shrunk", "shrink"]
-
-EXACT = 1e-5
-"""What writing and reading again may move a product by, as a share of its largest singular value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +53,8 @@ class ShrinkPlan:
             raise ConfigError(f"--max-rank {self.max_rank}: must be at least 1")
         if self.ranks not in (None, "auto"):
             raise ConfigError(f"--ranks {self.ranks}: must be auto; a number for all modules is --max-rank")
+        if self.within < 0:
+            raise ConfigError(f"--within {self.within}: must be at least 0 (0.005 or 0.5%)")
         if self.ranks and not self.data:
             raise ConfigError("--ranks auto chooses by loss and needs --data: a folder, a file, a hub or built-in name")
         if self.data and not self.ranks:
@@ -73,7 +73,7 @@ class ShrinkPlan:
             for c in parse_where(text, ["adapter_params"]):
                 if c.op not in ("<=", "<"):
                     raise ConfigError(f"--where {c}: shrink takes upper bounds alone: adapter_params <= N")
-                bounds.append(c.value if c.op == "<=" else np.nextafter(c.value, 0))
+                bounds.append(c.value if c.op == "<=" else math.ceil(c.value) - 1)
         return min(bounds, default=None)
 
 
@@ -119,7 +119,8 @@ class Shrunk:
             f"{self.max_abs_diff:.1e}\nspectrum {self.path / 'spectrum.svg'}"
         )
         if self.losses:
-            text += f"\nvalidation loss {self.losses['shrunk']:.4g}, whole {self.losses['whole']:.4g}"
+            shrunk, whole = self.losses["shrunk"], self.losses["whole"]
+            text += f"\nvalidation loss {shrunk:.4g}, whole {whole:.4g} ({shrunk / whole - 1:+.2%})"
         return text
 
 
@@ -163,16 +164,17 @@ def run_shrink(adapter: Path, plan: ShrinkPlan, out: Path) -> Shrunk:
     source = read_peft(adapter)
     forms = {name: canonical(A.double(), B.double()) for name, (A, B) in source.factors.items()}
     spectra = {n: (A.norm(dim=1) * B.norm(dim=0)).numpy() for n, (A, B) in forms.items()}
-    losses: dict[str, float] = {}
+    most, losses, moved = _most(source, plan, spectra), dict[str, float](), _moved
     if plan.ranks:
         from archrank.search.shrinking_by_loss import ranks_by_loss
 
-        forms, spectra, chosen, losses = ranks_by_loss(source, plan)
+        forms, spectra, chosen, losses = ranks_by_loss(source, plan, most)
+        moved = _distance  # these components are orthogonal where the inputs are, and not by themselves
     else:
-        chosen = _ranks(source, plan, spectra)
-    kept = {n: (A[: chosen[n]], B[:, : chosen[n]]) for n, (A, B) in forms.items() if chosen[n]}
+        chosen = shared(source, plan, spectra, most)
+    kept = {n: (A[: chosen[n]].float(), B[:, : chosen[n]].float()) for n, (A, B) in forms.items() if chosen[n]}
     with arriving(out) as fresh:
-        write_shrunk(source, {n: (A.float(), B.float()) for n, (A, B) in kept.items()}, fresh)
+        write_shrunk(source, kept, fresh)
         _check(kept, read_peft(fresh).factors)
         (fresh / "spectrum.svg").write_text(spectrum_svg(spectra, chosen), encoding="utf-8")
     return Shrunk(
@@ -181,35 +183,55 @@ def run_shrink(adapter: Path, plan: ShrinkPlan, out: Path) -> Shrunk:
         {n: s.tolist() for n, s in spectra.items()},
         sum(A.numel() + B.numel() for A, B in kept.values()),
         source.adapter_params,
-        max(_distance(source.factors[n], kept.get(n)) for n in source.factors),
+        max(moved(forms[n], kept.get(n)) for n in source.factors),
         losses,
     )
 
 
-def _ranks(source: PeftFolder, plan: ShrinkPlan, spectra: Mapping[str, np.ndarray]) -> dict[str, int]:
+def _most(source: PeftFolder, plan: ShrinkPlan, spectra: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """The least rank of each module by the rules that look at one module; NothingFeasible where nothing is left."""
     import torch
 
     from archrank.supernet.canonical_form import numerical_rank
-    from archrank.supernet.shrinking import by_budget, by_energy
+    from archrank.supernet.shrinking import by_energy
 
     most = {n: numerical_rank(torch.from_numpy(s)) for n, s in spectra.items()}
     if plan.spectral_energy is not None and plan.spectral_energy < 1:
         most = {n: min(most[n], by_energy(s, plan.spectral_energy)) for n, s in spectra.items()}
     if plan.max_rank is not None:
         most = {n: min(r, plan.max_rank) for n, r in most.items()}
+    # what B adds by itself is held beside a factor alone: such a module keeps one, though its product be zero
+    most = {n: r or int(source.bias(n) is not None) for n, r in most.items()}
     if not any(most.values()):
         raise NothingFeasible(f"{source.path}: every product is zero (B was never trained): there is nothing to keep")
-    budget = plan.budget()
+    return most
+
+
+def shared(
+    source: PeftFolder, plan: ShrinkPlan, spectra: Mapping[str, np.ndarray], most: Mapping[str, int]
+) -> dict[str, int]:
+    """At most `most` each, and together within the plan's budget; NothingFeasible where nothing fits into it."""
+    from archrank.supernet.shrinking import by_budget
+
+    budget, prices = plan.budget(), prices_of(source)
     if budget is None:
-        return most
-    prices = prices_of(source)
-    least = min(prices[n] for n, r in most.items() if r)
+        return dict(most)
+    biased = [n for n in most if source.bias(n) is not None]
+    least = sum(prices[n] for n in biased) or min(prices[n] for n, r in most.items() if r)
     if budget < least:
-        raise NothingFeasible(
-            f"--where adapter_params <= {budget:g}: the smallest that can be kept, one component of one module, "
-            f"has {least:,}; ask for at least that"
+        what = (
+            f"one component of each of {len(biased)} modules with a bias of B"
+            if biased
+            else "one component of one module"
         )
-    return by_budget({n: s[: most[n]] for n, s in spectra.items()}, prices, budget)
+        raise NothingFeasible(
+            f"--where adapter_params <= {budget:g}: the smallest that can be kept, {what}, has {least:,}; ask for at "
+            "least that"
+        )
+    head = dict.fromkeys(biased, 1)
+    rest = {n: s[head.get(n, 0) : most[n]] for n, s in spectra.items()}
+    left = by_budget(rest, prices, budget - sum(prices[n] for n in biased))
+    return {n: head.get(n, 0) + r for n, r in left.items()}
 
 
 def prices_of(source: PeftFolder) -> dict[str, int]:
@@ -217,23 +239,40 @@ def prices_of(source: PeftFolder) -> dict[str, int]:
     return {name: A.shape[1] + B.shape[0] for name, (A, B) in source.factors.items()}
 
 
-def _distance(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor] | None) -> float:
-    """The largest singular value of the difference of two products, never formed: that of [B −B'] [A; A']."""
+Factors = tuple["Tensor", "Tensor"]
+
+
+def _moved(form: Factors, kept: Factors | None) -> float:
+    """Bounds the largest singular value of the difference of a product in canonical form and what was written of it.
+
+    ΔW − ΔW' = Σ_{j>r} σ_j u_j v_jᵀ + (B − B') A + B' (A − A'), where the rows of A and the columns of B are orthogonal:
+    σ_{r+1} for what was cut, and for the rounding to fp32 the Frobenius norms √Σ_j ‖b_j − b'_j‖² ‖a_j‖² and
+    √Σ_j ‖b'_j‖² ‖a_j − a'_j‖².
+    """
+    A, B = form
+    r = 0 if kept is None else len(kept[0])
+    cut = float(A[r].norm() * B[:, r].norm()) if r < len(A) else 0.0
+    if kept is None:
+        return cut
+    a, b = (t.double() for t in kept)
+    of_b = ((B[:, :r] - b).norm(dim=0) * A[:r].norm(dim=1)).norm()
+    return cut + float(of_b + (b.norm(dim=0) * (A[:r] - a).norm(dim=1)).norm())
+
+
+def _distance(form: Factors, kept: Factors | None) -> float:
+    """The same of factors that are not orthogonal, exactly: that of [B −B'] [A; A']."""
     import torch
 
     from archrank.supernet.canonical_form import singular_values
 
-    A, B = (t.double() for t in before)
-    if after is not None:
-        # what was written is fp32
-        A, B = torch.cat([A, after[0].float().double()]), torch.cat([B, -after[1].float().double()], dim=1)
+    A, B = form
+    if kept is not None:
+        A, B = torch.cat([A, kept[0].double()]), torch.cat([B, -kept[1].double()], dim=1)
     return float(singular_values(A, B).max()) if len(A) else 0.0
 
 
-def _check(meant: Mapping[str, tuple[Tensor, Tensor]], found: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """Raises ExportError where the folder, read again as a stranger reads it, holds other products."""
-    for name, (A, B) in meant.items():
-        largest = float((A.norm(dim=1) * B.norm(dim=0)).max())
-        moved = _distance((A, B), found.get(name))
-        if name not in found or moved > EXACT * largest:
-            raise ExportError(f"{name}: read again, its product differs by {moved:.1e}; nothing was kept")
+def _check(meant: Mapping[str, Factors], found: Mapping[str, Factors]) -> None:
+    """Raises ExportError where the folder, read again as a stranger reads it, holds other factors."""
+    for name, pair in meant.items():
+        if name not in found or not all(a.equal(b) for a, b in zip(pair, found[name], strict=True)):
+            raise ExportError(f"{name}: read again, its factors are others; nothing was kept")

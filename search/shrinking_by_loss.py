@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from archrank.search.config import ConfigError
-from archrank.search.shrinking import ShrinkPlan, prices_of
+from archrank.search.shrinking import ShrinkPlan, prices_of, shared
 from archrank.supernet import data as datasets
 from archrank.supernet.adapters.lora import LoRA
 from archrank.supernet.base import Base, load_base
 from archrank.supernet.canonical_form import canonical, canonical_for, numerical_rank
 from archrank.supernet.net import Elastic
-from archrank.supernet.peft_folder import PREFIX, PeftFolder
+from archrank.supernet.peft_folder import PeftFolder, key_in_base
 from archrank.supernet.shrinking import ladder
 from archrank.supernet.spectra import second_moments
 
@@ -28,12 +29,13 @@ Factors = dict[str, tuple[Tensor, Tensor]]
 
 
 def ranks_by_loss(
-    source: PeftFolder, plan: ShrinkPlan
+    source: PeftFolder, plan: ShrinkPlan, most: Mapping[str, int]
 ) -> tuple[Factors, dict[str, np.ndarray], dict[str, int], dict[str, float]]:
     """(factors in data-aware canonical form, their spectra, ranks, {"whole", "shrunk"} validation losses).
 
-    Components are ordered by E‖σ_j u_j v_jᵀ x‖² over training rows and dropped in that order, per parameter; of the
-    configurations on the way the smallest is taken whose loss is at most (1 + within) × the whole adapter's.
+    Components are ordered by E‖σ_j u_j v_jᵀ x‖² over training rows and dropped in that order, per parameter, from what
+    the other rules leave (`most` of each module, the plan's budget) down; of the configurations on the way the smallest
+    is taken whose loss is at most (1 + within) × the whole adapter's, and the first where none is.
     """
     base, batches, calibration = _prepared(source, plan)
     shapes = {n: (len(B), A.shape[1]) for n, (A, B) in source.factors.items()}
@@ -50,7 +52,8 @@ def ranks_by_loss(
         moment = moments.get(name)
         forms[name] = canonical(A.double(), B.double()) if moment is None else canonical_for(A.double(), B, moment)
     spectra = {n: _sizes(A, B, moments.get(n)) for n, (A, B) in forms.items()}
-    live = {n: s[: numerical_rank(torch.from_numpy(s))] for n, s in spectra.items()}
+    whole = {n: max(numerical_rank(torch.from_numpy(s)), int(source.bias(n) is not None)) for n, s in spectra.items()}
+    top = shared(source, plan, spectra, {n: min(r, most[n]) for n, r in whole.items()})
     store = {}
     for name, (A, B) in forms.items():
         store[name] = LoRA(*shapes[name], len(A))
@@ -58,15 +61,20 @@ def ranks_by_loss(
         store[name].B.data.copy_(B)
     net = Elastic(base.model, store).eval()
     prices = prices_of(source)
-    rungs = ladder(live, prices, RUNGS)
+    # a module that holds a bias of B keeps one component, whatever its price
+    rungs = [
+        {n: max(r, int(source.bias(n) is not None)) for n, r in rung.items()}
+        for rung in ladder({n: s[: top[n]] for n, s in spectra.items()}, prices, RUNGS)
+    ]
     with torch.no_grad():
-        found = net.evaluate(rungs, batches).tolist()
-    allowed = found[0] + plan.within * abs(found[0])
+        reference, *found = net.evaluate([whole, *rungs], batches).tolist()
+    allowed = reference + plan.within * abs(reference)
     best = min(
         (i for i, loss in enumerate(found) if loss <= allowed),
         key=lambda i: sum(r * prices[n] for n, r in rungs[i].items()),
+        default=0,
     )
-    return forms, spectra, dict(rungs[best]), {"whole": found[0], "shrunk": found[best]}
+    return forms, spectra, dict(rungs[best]), {"whole": reference, "shrunk": found[best]}
 
 
 def _sizes(A: Tensor, B: Tensor, moment: Tensor | None) -> np.ndarray:
@@ -90,9 +98,13 @@ def _prepared(
     with torch.no_grad(), warnings.catch_warnings():
         own = dict(base.model.named_parameters()) | dict(base.model.named_buffers())
         for key, value in source.rest.items():
-            target = own.get(key.removeprefix(PREFIX))
+            target = own.get(key_in_base(key))
             if target is not None and target.shape == value.shape:
                 target.copy_(value)
+        for name in source.factors:
+            if (bias := source.bias(name)) is not None:
+                module: Any = base.model.get_submodule(name)
+                module.bias = nn.Parameter(bias.float() if module.bias is None else module.bias + bias)
     data = datasets.prepare(raw, base, max_length=128)
     rows = np.arange(data.size("validation"))[: plan.eval_rows]
     parts = np.array_split(rows, -(-len(rows) // 256))

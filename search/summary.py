@@ -98,13 +98,23 @@ def verdict(run: Run) -> str:
     stages = sorted({t.stage for t in front}, key=["inherited", "reranked", "final"].index)
     largest = float(run.event("reference").get("r_max", {}).get("adapter_params", 0))
     share = f" ({knee.values['adapter_params'] / largest:.0%} of a uniform r_max)" if largest else ""
-    return (
+    return _uncompared(run) + (
         f"{len(front)} point{'s' if len(front) > 1 else ''} ({', '.join(stages)} values; "
         f"configurations seen: {totals(run.seen)}): best {quality} {best.values[quality]:.3g} with "
         f"{best.values['adapter_params']:,.0f} adapter parameters; the knee "
         f"has {quality} {knee.values[quality]:.3g} with "
         f"{knee.values['adapter_params']:,.0f}{share}."
     )
+
+
+def _uncompared(run: Run) -> str:
+    """Why a finished rank search has no verdict against r_max."""
+    if not run.finished:
+        return ""
+    if not run.config.finalists:
+        return "Not compared with r_max, as no finalist was trained (--finalists 0): "
+    asked = " and ".join(run.config.where)
+    return f"Not compared with a uniform rank, as none meets {asked}: " if asked else ""
 
 
 def _networks_verdict(run: Run, front: ParetoFront, how: str) -> str:

@@ -2,16 +2,17 @@
 
 Each op with weights has a slot: what it is (op, and for a linear layer over windows their kernel), the shapes of its
 tensors, and its place among the ops of an architecture that agree in both. An architecture starts from the slots of
-its ops; where a slot is empty, from the slot of the same kind that overlaps most, of whose tensors the common corner is
-copied (output and input channels are ordered, so that a narrower layer is a slice of a wider one); where there is none
-either, from torch's initialisation.
+its ops; where a slot is empty, or was left by an op at another place of as long a row of its kind, from a slot of the
+kind at the op's own place in such a row; else from the slot that overlaps most. Of another shape the common corner is
+copied (output and input channels are ordered, so that a narrower layer is a slice of a wider one; smaller kernels are
+the middle of larger ones); where there is none either, it starts from torch's initialisation.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter, OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -34,36 +35,47 @@ _SLICED_ANYWHERE = ("pos_enc",)
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """Where an op's weights lie: its kind, its tensors' shapes, its place among equal ops of an architecture."""
+    """Where an op's weights lie: its kind, its tensors' shapes, its place among equal ops of an architecture.
+
+    row: (its place, how many there are) among all ops of its name in that architecture, whatever their shapes; it says
+    where weights come from, and is no part of the key.
+    """
 
     kind: str
     shapes: Shapes
     place: int
+    row: tuple[int, int] = field(default=(0, 1), compare=False)
 
     @property
     def name(self) -> str:
         """A name for a file."""
         shapes = ",".join("x".join(map(str, shape)) for shape in self.shapes)
-        return f"{self.kind}/{shapes}/{self.place}"
+        return f"{self.kind}/{shapes}/{self.place}/{self.row[0]}of{self.row[1]}"
 
     @staticmethod
     def named(name: str) -> Slot:
         """The slot of a name."""
-        kind, shapes, place = name.rsplit("/", 2)
+        kind, shapes, place, row = name.rsplit("/", 3)
         sizes = (tuple(int(n) for n in shape.split("x") if n) for shape in shapes.split(","))
-        return Slot(kind, tuple(sizes), int(place))
+        at, _, many = row.partition("of")
+        return Slot(kind, tuple(sizes), int(place), (int(at), int(many)))
 
 
 class Bank:
-    """Weights by slot. `capacity_bytes` bounds what it holds; ValueError where the space has no architectures."""
+    """Weights by slot. `capacity_bytes` bounds what it holds, and an op that is larger by itself is not held; TypeError
+    for what is no space, ValueError where a space has no architectures.
+    """
 
     def __init__(self, space: Space, capacity_bytes: int = CAPACITY_BYTES) -> None:
+        if not isinstance(space, Space):
+            raise TypeError(f"Bank({space!r}): needs a space, as grammar.load or spaces.load gives it")
         if not space.is_architecture_space:
             raise ValueError(f"{space.name} has no architectures to share weights among; it needs //@ input")
-        if capacity_bytes < 0:
+        if not capacity_bytes >= 0:
             raise ValueError(f"capacity_bytes = {capacity_bytes}: a bank holds at least nothing")
         self.space, self.capacity_bytes = space, capacity_bytes
         self._held: OrderedDict[Slot, Tensors] = OrderedDict()
+        self._rows: dict[Slot, tuple[int, int]] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -85,18 +97,21 @@ class Bank:
         (a square linear layer, a 3×3 or 1×1 convolution that keeps its channels, an encoding): the child computes what
         the parent did. seed: of what is new.
         """
+        if not isinstance(architecture, Architecture):
+            raise TypeError(
+                f"build({type(architecture).__name__}): needs an Architecture; space.elaborate(derivation) makes one"
+            )
         network = build(architecture, seed)
         own = slots(network)
         inherited = _aligned(parent, architecture, own) if parent is not None else {}
         with torch.no_grad():
             for index, slot in own.items():
-                source = self._held.get(inherited.get(index, slot))
                 if parent is not None and index not in inherited and _made_identity(network, index):
                     continue
+                wanted = inherited.get(index)
+                source = wanted if wanted in self._held else self._source(slot)
                 if source is not None:
-                    _copy(network.ops[index], source)
-                elif (donor := self._donor(slot)) is not None:
-                    _copy(network.ops[index], self._held[donor])
+                    _copy(network.ops[index], self._held[source], slot.kind in _SLICED_ANYWHERE)
         return network
 
     def update(self, architecture: Architecture, module: nn.Module) -> None:
@@ -107,12 +122,10 @@ class Bank:
         if not isinstance(module, Network) or module.architecture != architecture:
             raise ValueError("update(architecture, module): the module was not built for this architecture")
         for index, slot in slots(module).items():
-            tensors = {name: t.detach().clone() for name, t in module.ops[index].state_dict().items()}
-            self._bytes -= _size(self._held.pop(slot, {}))
-            self._held[slot] = tensors
-            self._bytes += _size(tensors)
-        while self._bytes > self.capacity_bytes and self._held:
-            self._bytes -= _size(self._held.popitem(last=False)[1])
+            state = module.ops[index].state_dict()
+            self._drop(slot)
+            if _size(state) <= self.capacity_bytes:
+                self._keep(slot, {name: t.detach().clone() for name, t in state.items()})
         give_back()
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -127,20 +140,40 @@ class Bank:
         for key, tensor in tensors.items():
             slot, _, name = key.rpartition(":")
             held.setdefault(slot, {})[name] = tensor.clone()
-        self._held = OrderedDict((Slot.named(name), kept) for name, kept in held.items())
-        self._bytes = sum(map(_size, self._held.values()))
+        self._held, self._rows, self._bytes = OrderedDict(), {}, 0
+        for name, kept in held.items():
+            self._keep(Slot.named(name), kept)
 
     def order(self) -> list[str]:
         """Names of the slots, from the one used longest ago."""
         return [slot.name for slot in self._held]
 
-    def _donor(self, wanted: Slot) -> Slot | None:
-        """The slot of the kind with the largest common part; among equals the nearest place, then the last updated."""
-        best, found = (0.0, 0, 0), None
+    def _keep(self, slot: Slot, tensors: Tensors) -> None:
+        """Holds a slot's tensors, the ones used longest ago leaving for them."""
+        self._held[slot], self._rows[slot] = tensors, slot.row
+        self._bytes += _size(tensors)
+        while self._bytes > self.capacity_bytes:
+            self._drop(next(iter(self._held)))
+
+    def _drop(self, slot: Slot) -> None:
+        self._bytes -= _size(self._held.pop(slot, {}))
+        self._rows.pop(slot, None)
+
+    def _source(self, wanted: Slot) -> Slot | None:
+        """Where an op starts from: its own slot, unless as long a row of its kind has it at another place and something
+        else at this one; then that, then the largest common part, the nearest place, the last updated.
+        """
+        place, many = wanted.row
+        at, of = self._rows.get(wanted, (place, many))
+        own = wanted in self._held
+        if own and (at == place or of != many):
+            return wanted
+        best, found = (False, 0.0, 0, 0), wanted if own else None
         for age, slot in enumerate(self._held):
-            if slot.kind == wanted.kind:
-                score = (_overlap(slot, wanted), -abs(slot.place - wanted.place), age)
-                if score[0] > 0 and score > best:
+            if slot.kind == wanted.kind and (slot.row == wanted.row or not own):
+                common = _overlap(slot, wanted)
+                score = (slot.row == wanted.row, common, -abs(slot.place - wanted.place), age)
+                if common > 0 and score > best:
                     best, found = score, slot
         return found
 
@@ -150,16 +183,17 @@ def slots(network: Network) -> dict[int, Slot]:
     windows = {
         middle: network.architecture.ops[first].arguments[0] for first, middle, _ in network.architecture.convolutions
     }
-    counts: dict[tuple[str, Shapes], int] = {}
+    counts, row = Counter[tuple[str, Shapes]](), Counter[str]()
+    many = Counter(node.op for node in network.architecture.ops if node.params)
     found = {}
     for index, (node, module) in enumerate(zip(network.architecture.ops, network.ops, strict=True)):
         if not node.params:
             continue
         shapes = tuple(tuple(p.shape) for p in module.parameters())
         kind = f"{node.op}_k{windows[index]}" if index in windows else node.op
-        place = counts.get((kind, shapes), 0)
-        counts[kind, shapes] = place + 1
-        found[index] = Slot(kind, shapes, place)
+        found[index] = Slot(kind, shapes, counts[kind, shapes], (row[node.op], many[node.op]))
+        counts[kind, shapes] += 1
+        row[node.op] += 1
     return found
 
 
@@ -168,26 +202,45 @@ def _size(tensors: Tensors) -> int:
 
 
 def _overlap(one: Slot, other: Slot) -> float:
-    """Elements in the common corners over those of both together; 0 where axes beyond channels differ."""
+    """Elements in the common corners over those of both together; 0 where one has no tensor like the other's."""
     if len(one.shapes) != len(other.shapes):
         return 0.0
     common = total = 0
     for a, b in zip(one.shapes, other.shapes, strict=True):
-        if len(a) != len(b) or (one.kind not in _SLICED_ANYWHERE and a[2:] != b[2:]):
+        if len(a) != len(b) or (one.kind not in _SLICED_ANYWHERE and a[2:] != b[2:] and not _middle(a[2:], b[2:])):
             return 0.0
         shared = elements(tuple(map(min, a, b)))
         common, total = common + shared, total + elements(a) + elements(b) - shared
     return common / total if total else 0.0
 
 
-def _copy(module: nn.Module, source: Tensors) -> None:
-    """The common corner of each tensor; counters only where all agrees."""
+def _middle(kernel: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether the smaller kernel lies in the middle of the larger one."""
+    return all((a - b) % 2 == 0 for a, b in zip(kernel, other, strict=True))
+
+
+def _copy(module: nn.Module, source: Tensors, anywhere: bool) -> None:
+    """The common corner of each tensor, of kernels (unless `anywhere`) the middle. `module.stacked`, where it has one:
+    {tensor's name: of how many equal parts its first axis is made}; each part has a corner of its own.
+    """
+    parts = getattr(module, "stacked", {})
     for name, tensor in module.state_dict(keep_vars=True).items():
-        old = source.get(name)
+        old, many = source.get(name), parts.get(name, 1)
         if old is None or old.dim() != tensor.dim():
             continue
-        corner = tuple(slice(0, min(a, b)) for a, b in zip(tensor.shape, old.shape, strict=True))
-        tensor.data[corner] = old[corner].to(tensor)
+        if not tensor.dim():
+            tensor.data.copy_(old)
+            continue
+        for new, kept in zip(tensor.data.tensor_split(many), old.tensor_split(many), strict=True):
+            sizes = [min(a, b) for a, b in zip(new.shape, kept.shape, strict=True)]
+            mine, theirs = (
+                tuple(
+                    slice(start := 0 if anywhere or axis < 2 else (n - size) // 2, start + size)
+                    for axis, (n, size) in enumerate(zip(part.shape, sizes, strict=True))
+                )
+                for part in (new, kept)
+            )
+            new[mine] = kept[theirs].to(tensor)
 
 
 def _aligned(parent: Architecture, child: Architecture, own: Mapping[int, Slot]) -> dict[int, Slot]:

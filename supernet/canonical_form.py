@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-__all__ = ["canonical", "canonical_for", "compact", "numerical_rank", "singular_values"]
+__all__ = ["canonical", "canonical_for", "compact", "finite", "numerical_rank", "singular_values"]
 
 ROUND_OFF = 4 * torch.finfo(torch.float32).eps
 """A tail of the spectrum whose norm is below this share of the product's is what fp32 factors cannot tell from zero."""
@@ -32,7 +32,7 @@ def canonical(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     top = min(len(S), A.shape[1], B.shape[0])
     U, S, V = U[:, :top], S[:top], V[:, :top]
     root = S.sqrt()
-    return (root[:, None] * (V.T @ QA.T)).to(A.dtype), (QB @ U * root).to(B.dtype)
+    return ((V * root).T @ QA.T).to(A.dtype), (QB @ (U * root)).to(B.dtype)
 
 
 def canonical_for(A: Tensor, B: Tensor, second_moment: Tensor) -> tuple[Tensor, Tensor]:
@@ -69,12 +69,17 @@ def compact(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
     return a[:rank], b[:, :rank]
 
 
+def finite(t: Tensor) -> bool:
+    """Whether no value is NaN or infinite: one sum in fp64, which either would spoil."""
+    return bool(t.detach().sum(dtype=torch.float64).isfinite())
+
+
 def _parts(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """U, S, V of the core and the two orthonormal bases, in fp64: in fp32 small singular values drown."""
     if A.dim() != 2 or B.dim() != 2 or len(A) != B.shape[1]:
         raise ValueError(f"A {tuple(A.shape)} and B {tuple(B.shape)} have no product B A: A is (R, in) and B (out, R)")
     a, b = A.detach().double(), B.detach().double()
-    if not (a.isfinite().all() and b.isfinite().all()):
+    if not (finite(a) and finite(b)):
         raise ValueError("the factors hold NaN or infinite values")
     with _one_thread():
         QB, RB = torch.linalg.qr(b)

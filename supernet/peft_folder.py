@@ -21,7 +21,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-__all__ = ["AdapterFolderError", "PeftFolder", "read_peft", "write_shrunk"]
+from archrank.supernet.canonical_form import finite
+
+__all__ = ["AdapterFolderError", "PeftFolder", "key_in_base", "read_peft", "write_shrunk"]
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -68,6 +70,11 @@ class PeftFolder:
         """Σ r (in + out)."""
         return sum(A.numel() + B.numel() for A, B in self.factors.values())
 
+    def bias(self, module: str) -> Tensor | None:
+        """What B adds beside its product (lora_bias), scaled; None without one, or where it is zero."""
+        found = self.rest.get(f"{PREFIX}{module}.lora_B.bias")
+        return found if found is not None and bool(found.any()) else None
+
 
 def read_peft(folder: str | Path) -> PeftFolder:
     """Reads `adapter_config.json` and `adapter_model.safetensors`; AdapterFolderError names what cannot be read so."""
@@ -102,8 +109,10 @@ def _config(path: Path) -> dict[str, object]:
         )
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AdapterFolderError(f"{path / CONFIG}: is not JSON: {error}") from None
+    except json.JSONDecodeError as error:
+        raise AdapterFolderError(f"{path / CONFIG}:{error.lineno}:{error.colno}: is not JSON: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        raise AdapterFolderError(f"{path / CONFIG}: is not UTF-8: {error}") from None
     if not isinstance(config, dict):
         raise AdapterFolderError(f"{path / CONFIG}: must be an object of settings")
     kind = config.get("peft_type")
@@ -151,9 +160,9 @@ def _folder(path: Path, config: Mapping[str, object], tensors: Mapping[str, Tens
         if set(pair) != {"A", "B"}:
             raise AdapterFolderError(f"{path}: {module} has its lora_{next(iter(pair))} and not the other factor")
         A, B = pair["A"], pair["B"]
-        if A.dim() < 2 or B.dim() < 2 or B.shape[1] != A.shape[0] or B.shape[2:].numel() != 1:
+        if A.dim() < 2 or B.dim() < 2 or B.shape[1] != A.shape[0] or B.shape[2:].numel() != 1 or not len(A):
             raise AdapterFolderError(f"{path}: {module} has A {tuple(A.shape)} and B {tuple(B.shape)}, not one product")
-        if not (A.isfinite().all() and B.isfinite().all()):
+        if not (finite(A) and finite(B)):
             raise AdapterFolderError(f"{path}: {module} holds NaN or infinite values; its training diverged")
         scale = _scale(path, config, module, len(A))
         factors[module] = A.float().flatten(1), B.float().flatten(1) * scale
@@ -166,28 +175,43 @@ def _folder(path: Path, config: Mapping[str, object], tensors: Mapping[str, Tens
 
 
 def _scale(path: Path, config: Mapping[str, object], module: str, rank: int) -> float:
-    said = int(_pattern(config, "rank_pattern", module, config.get("r", 8)))
+    said = _setting(path, config, "rank_pattern", module, "r")
     if said != rank:
         raise AdapterFolderError(
-            f"{path}: {module} is stored at rank {rank}, but {CONFIG} says {said}; the two files do not belong together"
+            f"{path}: {module} is stored at rank {rank}, but {CONFIG} says {said:g}; the two files do not belong "
+            "together"
         )
-    alpha = _pattern(config, "alpha_pattern", module, config.get("lora_alpha", 8))
+    alpha = _setting(path, config, "alpha_pattern", module, "lora_alpha")
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _pattern(config: Mapping[str, object], name: str, module: str, default: object) -> float:
-    patterns = config.get(name)
-    for key, value in (patterns if isinstance(patterns, dict) else {}).items():
-        if re.match(rf"(.*\.)?({key})$", module):
-            return float(value)
-    return float(str(default))
+def _setting(path: Path, config: Mapping[str, object], name: str, module: str, general: str) -> float:
+    """What the pattern `name` says of a module, else what `general` says of all (PEFT's default is 8)."""
+    patterns = config.get(name) or {}
+    if not isinstance(patterns, dict):
+        raise AdapterFolderError(f"{path / CONFIG}: {name} is {patterns!r}; it must be an object {{name: number}}")
+    where, value = general, config.get(general, 8)
+    for key, own in patterns.items():
+        try:
+            matches = re.match(rf"(.*\.)?({key})$", module)
+        except re.error as error:
+            raise AdapterFolderError(
+                f"{path / CONFIG}: {name} has the key {key!r}, which is no regular expression: {error}"
+            ) from None
+        if matches:
+            where, value = f"{name}[{key!r}]", own
+            break
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise AdapterFolderError(f"{path / CONFIG}: {where} is {json.dumps(value)}; it must be a number")
+    return float(value)
 
 
 def write_shrunk(source: PeftFolder, factors: Mapping[str, tuple[Tensor, Tensor]], folder: Path) -> Path:
     """`source` with other factors: its configuration, heads and biases stay, ranks and scales are its own.
 
-    Modules of `source` that `factors` lacks are left out. fp32, since rotated factors do not round to the 16-bit values
-    that the file held. AdapterFolderError where nothing is left.
+    Modules of `source` that `factors` lacks are left out; biases of the base that were trained with them stay, those
+    of B do not. fp32, since rotated factors do not round to the 16-bit values that the file held. AdapterFolderError
+    where nothing is left.
     """
     if not factors:
         raise AdapterFolderError(f"{source.path}: no module would keep a component: nothing to write")
@@ -207,9 +231,12 @@ def write_shrunk(source: PeftFolder, factors: Mapping[str, tuple[Tensor, Tensor]
     gone = [name for name in source.factors if name not in factors]
     if gone:
         config |= {"target_modules": _targets(list(factors), gone), "layers_to_transform": None, "layers_pattern": None}
-    tensors = dict(source.rest)
-    for name in gone:
-        tensors.pop(f"{PREFIX}{name}.lora_B.bias", None)
+    lost = {f"{PREFIX}{name}.lora_B.bias" for name in gone}
+    tensors = {key: value for key, value in source.rest.items() if key not in lost}
+    for key in source.rest:
+        # PEFT wraps a module that was left out no more: the base's parameters stand under their own names
+        if key.removeprefix(PREFIX).partition(".base_layer.")[0] in gone:
+            tensors[PREFIX + key_in_base(key)] = tensors.pop(key)
     for name, (A, B) in factors.items():
         a, b = source.shapes[name]
         ending = ("lora_embedding_A", "lora_embedding_B")
@@ -221,6 +248,11 @@ def write_shrunk(source: PeftFolder, factors: Mapping[str, tuple[Tensor, Tensor]
     plain = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
     save_file(plain, folder / WEIGHTS, metadata={"format": "pt"})
     return folder
+
+
+def key_in_base(key: str) -> str:
+    """The base's own name of a parameter in an adapter's file."""
+    return key.removeprefix(PREFIX).replace(".base_layer.", ".")
 
 
 def _targets(kept: list[str], gone: list[str]) -> list[str] | str:

@@ -33,6 +33,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(plan.to_json())
         return 0
+    if plan.note:
+        print(plan.note)
     print(f"targets  {len(plan.targets)} modules: {', '.join(list(plan.targets)[:4])}, …")
     print(f"space    {float(plan.space_size):.3g} candidates")
     for phase in plan.phases:

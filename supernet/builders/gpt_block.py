@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention, silu
@@ -25,6 +27,9 @@ def rotary(x: Tensor) -> Tensor:
 
 class Block(nn.Module):
     """Pre-normalised attention of heads of 64, then the MLP, each added to its input."""
+
+    stacked: ClassVar = {"qkv.weight": 3, "qkv.bias": 3}
+    """Queries, keys and values lie one after the other: what a narrower block inherits is the first heads of each."""
 
     def __init__(self, width: int, bias: bool, heads: int, ratio: int) -> None:
         super().__init__()

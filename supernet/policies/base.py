@@ -15,7 +15,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from archrank.supernet.policies._schedule import falling_budget
+from archrank.supernet.policies._schedule import LEAST, falling_budget
 
 if TYPE_CHECKING:
     from archrank.supernet.net import Elastic
@@ -162,7 +162,16 @@ class Policy(ABC):
 
     def traced(self, net: Elastic, step: int) -> dict[str, tuple[Tensor, Tensor]]:
         """The point of a traced front after a step: `factors` under that step's budget."""
-        return self.factors(net, falling_budget(step, self.steps, self.full))
+        return self.factors(net, self.budget(step))
+
+    def budget(self, step: int) -> float:
+        """Adapter parameters that a tracing policy leaves at a step."""
+        return falling_budget(step, self.steps, self.full, self.least)
+
+    @property
+    def least(self) -> float:
+        """Adapter parameters that a chain ends with."""
+        return LEAST * self.full
 
     def held(self) -> Tensor:
         """`(modules, r_max)`: ones up to each module's limit."""

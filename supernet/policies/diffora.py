@@ -26,7 +26,6 @@ from torch import Tensor
 
 from archrank.supernet.net import Elastic
 from archrank.supernet.policies._gates import Gated
-from archrank.supernet.policies._schedule import falling_budget
 from archrank.supernet.policies._sharing import with_shared
 
 __all__ = ["DiffoRA"]
@@ -45,6 +44,11 @@ class DiffoRA(Gated):
         """α `(modules,)`."""
         return torch.full((len(self.modules),), START)
 
+    @property
+    def least(self) -> float:
+        """Of the cheapest module with all its components: below it there is nothing to choose."""
+        return max(super().least, float((self.held().sum(1) * self.prices).min()))
+
     def weights(self) -> Tensor:
         """γ_l for every component of module l."""
         return self.gates.sigmoid()[:, None] * self.held()
@@ -52,7 +56,7 @@ class DiffoRA(Gated):
     def gate_gradients(self, loss: Tensor, step: int, store: Sequence[Tensor] = ()) -> Sequence[Tensor | None]:
         """Of the validation loss and the budget penalty."""
         size = (self.gates.sigmoid() * self.held().sum(1) * self.prices).sum() / self.full
-        share = falling_budget(step, self.steps, self.full) / self.full
+        share = self.budget(step) / self.full
         return super().gate_gradients(loss + (PENALTY * (size - share).clamp(min=0)).to(loss.device), step, store)
 
     def chosen(self, budget: float | None) -> Tensor:

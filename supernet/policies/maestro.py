@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from archrank.supernet.net import Elastic
-from archrank.supernet.policies._schedule import falling_budget
 from archrank.supernet.policies.base import Policy, counter_uniform, within_budget
 
 __all__ = ["Maestro"]
@@ -67,7 +66,7 @@ class Maestro(Policy):
 
     def after_step(self, net: Elastic, step: int, lr: float) -> None:
         """Shrinks to the budget of this step."""
-        budget = falling_budget(step, self.steps, self.full)
+        budget = self.budget(step)
         if budget < self.full:
             self.live.copy_(self._prefix(net, budget).sum(1).long())
 

@@ -127,6 +127,33 @@ def test_embeddings_biases_and_heads_come_along(tiny: Make, tmp_path: Path, modu
     assert any(module in n for n in done.ranks)
 
 
+@pytest.mark.filterwarnings("ignore:Adapter 'default'")
+@pytest.mark.parametrize("given", [{"bias": "lora_only"}, {"bias": "all"}, {"lora_bias": True}])
+def test_a_module_without_product_keeps_its_biases(tiny: Make, tmp_path: Path, given: dict[str, Any]) -> None:
+    config = peft.LoraConfig(target_modules=["query", "dense"], task_type="SEQ_CLS", r=8, **given)
+    model, empty = peft.get_peft_model(tiny("bert"), config), "layer.0.attention.output.dense"
+    g = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if p.requires_grad:
+                p.normal_(std=0.3, generator=g)
+            if f"{empty}.lora_B.default.weight" in name:
+                p.zero_()
+    model.save_pretrained(str(tmp_path / "a"))
+    done = ar.shrink(tmp_path / "a", spectral_energy=1.0, out=tmp_path / "b")
+    assert done.ranks[next(n for n in done.ranks if empty in n)] == ("lora_bias" in given)
+    again = peft.PeftModel.from_pretrained(tiny("bert"), str(tmp_path / "b")).eval()
+    ids = {"input_ids": torch.arange(3, 15).view(2, 6)}
+    with torch.no_grad():
+        torch.testing.assert_close(again(**ids).logits, model.eval()(**ids).logits, atol=1e-5, rtol=1e-4)
+    price = min(sum(m.get_delta_weight("default").shape) for m in layers(model).values())
+    small = ar.shrink(tmp_path / "a", where=f"adapter_params <= {40 * price}", out=tmp_path / "c")
+    if "lora_bias" in given:
+        assert min(small.ranks.values()) == 1
+        with pytest.raises(ValueError, match=r"one component of each of \d+ modules with a bias of B, has"):
+            ar.shrink(tmp_path / "a", where=f"adapter_params <= {price}", out=tmp_path / "d")
+
+
 def test_the_command(tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     adapter(tiny("llama"), tmp_path / "a")
     edit(tmp_path / "a", base_model_name_or_path="nobody/no-such-base")
@@ -151,6 +178,10 @@ def test_the_command(tiny: Make, tmp_path: Path, capsys: pytest.CaptureFixture[s
         ({"target_parameters": ["experts.gate"]}, r"LoRA on parameters \(target_parameters\)"),
         ({"ensure_weight_tying": True}, r"a: is LoRA on tied weights \(ensure_weight_tying\)"),
         ({"r": 4}, r"is stored at rank 8, but adapter_config\.json says 4; the two files do not belong together"),
+        ({"lora_alpha": None}, r"adapter_config\.json: lora_alpha is null; it must be a number"),
+        ({"rank_pattern": {"q_proj": "x"}}, r"rank_pattern\['q_proj'\] is \"x\"; it must be a number"),
+        ({"alpha_pattern": {"(": 4}}, r"alpha_pattern has the key '\(', which is no regular expression: missing \)"),
+        ({"rank_pattern": [4]}, r"rank_pattern is \[4\]; it must be an object"),
     ],
 )
 def test_what_is_no_plain_lora_is_refused_by_name(
@@ -188,6 +219,11 @@ def test_folders_of_other_tools_are_told(tiny: Make, tmp_path: Path) -> None:
     says({**whole, key: torch.full_like(whole[key], float("nan"))}, "holds NaN or infinite values")
     says({"lora_unet_down.alpha": torch.ones(1)}, "holds no lora_A and lora_B")
     says({k: torch.zeros_like(v) for k, v in whole.items()}, "every product is zero")
+    says({k: v[:0] if "lora_A" in k else v[:, :0] for k, v in whole.items()}, r"has A \(0, 32\) and B \(32, 0\)")
+    settings = (folder / "adapter_config.json").read_text()
+    (folder / "adapter_config.json").write_text("{x")
+    says(whole, r"adapter_config\.json:1:2: is not JSON: Expecting property name")
+    (folder / "adapter_config.json").write_text(settings)
     file.write_bytes(b"no")
     with pytest.raises(ValueError, match="cannot be read"):
         ar.shrink(folder, max_rank=2, out=tmp_path / "b")
@@ -205,12 +241,14 @@ def test_folders_of_other_tools_are_told(tiny: Make, tmp_path: Path) -> None:
         ({"ranks": "8"}, "--ranks 8: must be auto"),
         ({"ranks": "auto"}, "--ranks auto chooses by loss and needs --data"),
         ({"max_rank": 2, "data": "digits"}, "--data is read by --ranks auto alone"),
+        ({"ranks": "auto", "data": "digits", "within": -0.1}, "--within -0.1: must be at least 0"),
         ({"where": "loss <= 1"}, "unknown name 'loss'"),
         ({"where": "adapter_params >= 1"}, "shrink takes upper bounds alone"),
         (
             {"where": "adapter_params <= 10"},
             "the smallest that can be kept, one component of one module, has 64",
         ),
+        ({"where": "adapter_params < 64"}, "--where adapter_params <= 63: the smallest that can be kept"),
     ],
 )
 def test_bad_rules_are_told(tiny: Make, tmp_path: Path, flags: dict[str, Any], text: str) -> None:
@@ -241,3 +279,11 @@ def test_ranks_by_loss_keep_the_quality(tmp_path: Path) -> None:
     )
     assert done.losses["shrunk"] <= 1.02 * done.losses["whole"]
     assert done.adapter_params < 0.4 * done.before
+    given: dict[str, Any] = {"ranks": "auto", "data": "digits", "within": 0.0, "task": "image-classification"}
+    capped = ar.shrink(tmp_path / "a", **given, max_rank=1, out=tmp_path / "c")
+    assert set(capped.ranks.values()) <= {0, 1}
+    assert capped.losses["whole"] == pytest.approx(done.losses["whole"])
+    budget = done.before // 40
+    bounded = ar.shrink(tmp_path / "a", **given, where=f"adapter_params <= {budget}", out=tmp_path / "d")
+    assert 0 < bounded.adapter_params <= budget
+    assert f"({bounded.losses['shrunk'] / bounded.losses['whole'] - 1:+.2%})" in bounded.describe()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import archrank as ar
 from archrank.search import verdict
 from archrank.search.cli import main
 from archrank.search.config import ConfigError
+from archrank.search.errors import NothingFeasible
 from archrank.search.results import Run
 from archrank.supernet.agreement import kendall, within_strata
 
@@ -68,12 +70,35 @@ def test_within_picks_the_smallest_that_is_shown_to_stay_near(run: Run) -> None:
     assert sizes == sorted(sizes, reverse=True)
     with pytest.raises(ConfigError, match="--pick within 101%: must be between 0% and 100%"):
         run.pick("within:101%")
+    least = min(c.params for c in found)
+    with pytest.raises(NothingFeasible, match=r"--pick within:0%: of \d finalists none that meets adapter_params <= "):
+        run.pick("within:0%", where=f"adapter_params <= {least:.0f}")
 
 
 def test_a_verdict_under_a_budget_takes_the_largest_uniform_rank_inside(tmp_path: Path) -> None:
     run = ar.run("lora_ranks", where="adapter_params <= 4k", out=tmp_path / "r", trials=6, train_steps=4, finalists=1)
     assert all(t.values["adapter_params"] <= 4000 for t in run.trials)
     assert "uniform r = 2 (the largest within the constraints)" in run.verdict
+
+
+def test_what_cannot_be_compared_with_a_uniform_rank_says_so(tmp_path: Path) -> None:
+    flags: dict[str, Any] = {"trials": 4, "train_steps": 4}
+    small = ar.run("lora_ranks", where="adapter_params <= 500", out=tmp_path / "a", finalists=1, **flags)
+    assert small.verdict.startswith("Not compared with a uniform rank, as none meets adapter_params <= 500: ")
+    bare = ar.run("lora_ranks", out=tmp_path / "b", finalists=0, **flags)
+    assert bare.verdict.startswith("Not compared with r_max, as no finalist was trained (--finalists 0): ")
+    with pytest.raises(NothingFeasible, match="adapter_params <= 10 leaves the bare base alone: the smallest adapter"):
+        ar.run("lora_ranks", where="adapter_params <= 10", out=tmp_path / "c", **flags)
+    with pytest.raises(ConfigError, match="--evaluate train: a rank search scores candidates with inherited weights"):
+        ar.run("lora_ranks", evaluate="train", out=tmp_path / "d", **flags)
+
+
+def test_plan_says_what_max_hours_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "lora_ranks", "--train-steps", "400", "--max-hours", "0.0001", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "1 finalists, not 6; it needs" in told["note"]
+    assert main(["plan", "lora_ranks", "--finalists", "0", "--max-hours", "0.00001"]) == 0
+    assert "nothing of it can be left out; it needs" in capsys.readouterr().out
 
 
 def test_plan_counts_in_units_of_one_r_max_run(capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,6 +161,7 @@ def test_a_tracing_policy_yields_a_front_of_space_ranks(policy: str, tmp_path: P
     sizes = {t.values["adapter_params"] for t in inherited}
     assert len(sizes) >= 4
     assert all(set(run.ranks(t).values()) <= {1, 2, 4, 8, 16} for t in run.trials)
+    assert run.event("collapse") == {}
     trial = inherited[-1]
     sub = run.extract(trial)
     assert sub.ranks == run.ranks(trial)
@@ -185,6 +211,35 @@ def test_kendall_is_scipys_and_strata_count_their_own_pairs() -> None:
     strata = np.repeat([0, 1], 20)
     shifted = y + 100 * strata
     assert within_strata(x, shifted, strata) == pytest.approx(within_strata(x, y, strata))
+
+
+def test_agreement_of_a_traced_run_reads_what_references_start_from(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from archrank.search import agreement
+    from archrank.search.job import prepare
+    from archrank.search.racing import Scorer
+
+    run = ar.run("lora_ranks", policy="sora", out=tmp_path / "r", train_steps=40, trials=6, finalists=0, seed=3)
+    job = prepare(replace(run.config, space=str(run.path / "space.lark"), out=None))
+    net = agreement.inherited(job, run.path)
+    first = run.trials[0]
+    assert set(run.ranks(first).values()) == {16}
+    assert Scorer(replace(job, net=net)).score(run.ranks(first)).values["loss"] == pytest.approx(
+        first.values["loss"], rel=1e-5
+    )
+
+
+def test_agreement_under_a_tight_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags: dict[str, Any] = {"train_steps": 4, "trials": 4, "finalists": 0, "where": "adapter_params <= 1k"}
+    run = ar.run("lora_ranks", out=tmp_path / "r", **flags)
+    flags = {"configs": 9, "seeds": 2, "train_steps": 2}
+    told = ar.search.agreement.agreement(run.path, **flags)
+    assert (told.wide.configs, told.iso.configs) == (3, 6)
+    assert told.wide.kind in told.describe().splitlines()[-2]
+    assert told.iso.kind in told.describe().splitlines()[-2]
+    assert main(["agreement", str(run.path), "--train-steps", "0"]) == 2
+    assert "--train-steps 0: must be at least 1" in capsys.readouterr().err
 
 
 def test_agreement_of_a_small_run(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

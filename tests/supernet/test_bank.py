@@ -176,18 +176,95 @@ def test_it_is_saved_and_read_back_with_its_order(space: grammar.Space, tmp_path
 def test_slots_name_op_shapes_and_place(space: grammar.Space) -> None:
     network = supernet.build(of(space, "seq(linear(16),seq(route(im2col(3,1,1),linear(16),col2im),norm))"))
     assert [slot.name for slot in slots(network).values()] == [
-        "linear/16x8,16/0",
-        "linear_k3/16x27,16/0",
-        "norm/16,16/0",
+        "linear/16x8,16/0/0of2",
+        "linear_k3/16x27,16/0/1of2",
+        "norm/16,16/0/0of1",
     ]
+
+
+WIDTHS = """//@ input = 6x16
+start: "mlp" "(" layer "," layer "," layer ")" -> stack3
+layer: "l" "(" WIDTH ")" -> linear
+WIDTH: "8" | "16" | "24" | "32"
+%ignore /\\s+/
+"""
+
+
+@pytest.mark.parametrize(
+    ("trained", "child"),
+    [((24, 24, 24), (16, 16, 16)), ((24, 24, 16), (16, 16, 16)), ((32, 24, 16), (24, 16, 8)), ((8, 8, 8), (24, 8, 16))],
+)
+def test_slices_come_from_the_op_at_the_same_place(trained: tuple[int, ...], child: tuple[int, ...]) -> None:
+    space = grammar.loads(WIDTHS)
+    made = [of(space, f"mlp({','.join(f'l({n})' for n in widths)})") for widths in (trained, child)]
+    bank = supernet.Bank(space)
+    network = bank.build(made[0])
+    for i, op in enumerate(network.ops):
+        filled(op, i + 1.0)
+    bank.update(made[0], network)
+    for i, op in enumerate(bank.build(made[1]).ops):
+        assert {float(t.flatten()[0]) for t in op.state_dict().values()} == {i + 1.0}
+
+
+def test_a_narrower_block_inherits_heads_of_queries_keys_and_values_alike() -> None:
+    space = grammar.loads(
+        '//@ input = 8x64\nstart: "b" "(" HEADS "," RATIO ")" -> gpt_block1\n'
+        'HEADS: "2" | "4"\nRATIO: "1" | "2"\n%ignore /\\s+/\n'
+    )
+    wide, narrow = of(space, "b(4,2)"), of(space, "b(2,1)")
+    bank = supernet.Bank(space)
+    network = bank.build(wide)
+    with torch.no_grad():
+        for tensor in (network.ops[0].qkv.weight, network.ops[0].qkv.bias):  # type: ignore[union-attr]
+            for value, part in enumerate(tensor.chunk(3)):  # type: ignore[operator]
+                part.fill_(value + 1.0)
+    bank.update(wide, network)
+    child = bank.build(narrow).ops[0].qkv  # type: ignore[union-attr]
+    for tensor in (child.weight, child.bias):  # type: ignore[union-attr]
+        assert [set(part.flatten().tolist()) for part in tensor.chunk(3)] == [{1.0}, {2.0}, {3.0}]  # type: ignore[operator]
+
+
+def test_a_smaller_kernel_is_the_middle_of_a_larger_one() -> None:
+    space = spaces.load("ensemble_cnn")
+    large, small = (of(space, f"single(conv({k},8),conv(3,8),conv(3,16),conv(3,16))") for k in (5, 3))
+    bank = supernet.Bank(space)
+    trained = bank.build(large, seed=0)
+    bank.update(large, trained)
+    child = bank.build(small, seed=1)
+    whole, middle = (m.ops[0].state_dict() for m in (trained, child))
+    name = next(n for n, t in whole.items() if t.dim() == 4)
+    assert torch.equal(middle[name], whole[name][:, :, 1:4, 1:4])
+    assert all(torch.equal(t, whole[n]) for n, t in middle.items() if n != name)
+
+
+def test_what_is_larger_than_the_bank_is_not_held() -> None:
+    space = grammar.loads(WIDTHS)
+    small, large = of(space, "mlp(l(8),l(8),l(8))"), of(space, "mlp(l(32),l(32),l(32))")
+    bank = supernet.Bank(space, capacity_bytes=1500)
+    bank.update(small, bank.build(small))
+    held = bank.order()
+    assert len(held) == 3
+    bank.update(large, bank.build(large))
+    assert bank.order() == held
+    tight = supernet.Bank(space, capacity_bytes=700)
+    tight.load_state_dict(bank.state_dict(), bank.order())
+    assert tight.order() == held[-2:]
+    assert tight.nbytes <= 700
 
 
 def test_what_cannot_be_banked_is_refused(space: grammar.Space) -> None:
     with pytest.raises(ValueError, match=r"lora_ranks has no architectures to share weights among; it needs //@ input"):
         supernet.Bank(spaces.load("lora_ranks"))
-    with pytest.raises(ValueError, match=r"capacity_bytes = -1: a bank holds at least nothing"):
-        supernet.Bank(space, -1)
+    for capacity in (-1, float("nan")):
+        with pytest.raises(ValueError, match=rf"capacity_bytes = {capacity}: a bank holds at least nothing"):
+            supernet.Bank(space, capacity)  # type: ignore[arg-type]
+    with pytest.raises(
+        TypeError, match=r"Bank\('einspace'\): needs a space, as grammar\.load or spaces\.load gives it"
+    ):
+        supernet.Bank("einspace")  # type: ignore[arg-type]
     bank = supernet.Bank(space)
+    with pytest.raises(TypeError, match=r"build\(Derivation\): needs an Architecture; space\.elaborate\(derivation\)"):
+        bank.build(space.parse("seq(norm,norm)"))  # type: ignore[arg-type]
     a, b = of(space, "seq(norm,norm)"), of(space, "seq(norm,softmax)")
     with pytest.raises(ValueError, match=r"the module was not built for this architecture"):
         bank.update(a, bank.build(b))

@@ -17,7 +17,6 @@ from archrank.supernet.bilevel import unrolled_gradient
 from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.net import Elastic
 from archrank.supernet.policies._gates import Gated
-from archrank.supernet.policies._schedule import falling_budget
 from archrank.supernet.policies.diffora import PENALTY
 from archrank.supernet.training import TrainPlan, train
 
@@ -77,7 +76,7 @@ def exact(net: Elastic, policy: Gated, step: int, rate: float) -> Tensor:
     upper = at(moved, step + 1000)
     if policy.switches_modules:
         size = (policy.gates.sigmoid() * policy.held().sum(1) * policy.prices).sum() / policy.full
-        share = falling_budget(step, policy.steps, policy.full) / policy.full
+        share = policy.budget(step) / policy.full
         upper = upper + PENALTY * (size - share).clamp(min=0)
     found: Tensor = torch.autograd.grad(upper, policy.gates)[0]
     return found
