@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from archrank.supernet.cutting import LayerCut, resize
+from archrank.supernet.cutting import LayerCut, ffn_unit, resize, say_depth, say_ffn
 from archrank.supernet.encoders import ROLES, LayerModules, find_layers
 from archrank.supernet.export import ExportRefused, Home, write_merged
 from archrank.supernet.model_onnx import write_model_onnx as write_onnx
@@ -122,7 +122,7 @@ def load_cut(folder: str | Path) -> nn.Module:
     widths = record["layers"]
     kind: Any = cls
     config = kind.config_class.from_dict({**record["config"]})
-    config.num_hidden_layers = max(1, len(widths))
+    say_depth(config, max(1, len(widths)))
     with quiet_transformers(), torch.random.fork_rng():
         model: nn.Module = cls(config)
     layers = find_layers(model)
@@ -132,7 +132,7 @@ def load_cut(folder: str | Path) -> nn.Module:
         blocks = model.get_submodule(next(iter(layers)).rpartition(".")[0])
         assert isinstance(blocks, nn.ModuleList)
         del blocks[0]
-        config.num_hidden_layers = 0
+        say_depth(config, 0)
     with safe_open(place / CUT_WEIGHTS, framework="pt") as file:
         dtypes = {file.get_tensor(key).dtype for key in file.keys() if file.get_slice(key).get_dtype()[0] in "FB"}  # noqa: SIM118
     if len(dtypes) == 1:
@@ -155,6 +155,8 @@ def padded(
     wide = max((len(cut.channels) for cut in cuts.values()), default=1)
     big = copy.deepcopy(model)
     config: Any = big.config
+    unit = ffn_unit(config)
+    wide = -(-wide // unit) * unit
     sizes = next(iter(layers.values())).sizes
     for position, name in enumerate(cuts):
         fresh = f"{name.rpartition('.')[0]}.{position}"
@@ -169,7 +171,7 @@ def padded(
     if hasattr(config, "head_dim") and not hasattr(getattr(base, "config", None), "head_dim"):
         del config.head_dim
     config.num_attention_heads = sizes.heads
-    setattr(config, "intermediate_size" if hasattr(config, "intermediate_size") else "hidden_dim", wide)
+    say_ffn(config, wide)
     return big
 
 

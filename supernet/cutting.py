@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from archrank.supernet.encoders import ROLES, LayerModules
 
-__all__ = ["LayerCut", "cut_model", "kept_rows", "new_names", "resize"]
+__all__ = ["LayerCut", "cut_model", "ffn_unit", "kept_rows", "new_names", "resize", "say_depth", "say_ffn"]
 
 HEAD_COUNTS = ("num_attention_heads", "num_heads", "n_heads")
 
@@ -113,15 +113,36 @@ def _recount(block: nn.Module, name: str, modules: LayerModules, heads: int) -> 
             vars(module)["all_head_size"] = heads * sizes.head
 
 
+def say_depth(config: Any, layers: int) -> None:
+    """The number of layers, and of the stages that a backbone (BEiT, DINOv2) counts them by."""
+    config.num_hidden_layers = layers
+    if getattr(config, "stage_names", None):
+        config.stage_names = ["stem", *(f"stage{i}" for i in range(1, layers + 1))]
+        config.set_output_features_output_indices(out_features=None, out_indices=None)
+
+
+def say_ffn(config: Any, width: int) -> None:
+    """The width of every FFN, where the configuration can say it: DINOv2's names multiples of the hidden size alone."""
+    if (unit := ffn_unit(config)) > 1:
+        config.mlp_ratio = width // unit if width % unit == 0 else config.mlp_ratio
+        return
+    setattr(config, "intermediate_size" if hasattr(config, "intermediate_size") else "hidden_dim", width)
+
+
+def ffn_unit(config: Any) -> int:
+    """What the FFN widths that a configuration can say are multiples of."""
+    ratio = hasattr(config, "mlp_ratio") and not hasattr(config, "intermediate_size")
+    return int(config.hidden_size) if ratio else 1
+
+
 def _describe(config: Any, layers: Mapping[str, LayerModules], cuts: Mapping[str, LayerCut]) -> None:
     """The configuration says what it can: the number of layers, and widths that all layers have."""
-    config.num_hidden_layers = len(cuts)
+    say_depth(config, len(cuts))
     sizes = next(iter(layers.values())).sizes
     ffn = {len(cut.channels) for cut in cuts.values()}
     heads = {len(cut.heads) for cut in cuts.values()}
     if len(ffn) == 1:
-        key = "intermediate_size" if hasattr(config, "intermediate_size") else "hidden_dim"
-        setattr(config, key, ffn.pop())
+        say_ffn(config, ffn.pop())
     if len(heads) == 1 and heads != {sizes.heads}:
         config.num_attention_heads = heads.pop()
         config.head_dim = sizes.head

@@ -23,7 +23,8 @@ from archrank.supernet import adapters
 from archrank.supernet.adapters.lora import LoRA
 from archrank.supernet.cut_network import CutNetwork
 from archrank.supernet.cutting import LayerCut, kept_rows
-from archrank.supernet.encoders import ROLES, EncoderError, LayerModules, find_layers
+from archrank.supernet.encoder_check import check_cuttable
+from archrank.supernet.encoders import ROLES, LayerModules, find_layers
 from archrank.supernet.evaluation import EvaluationError, rows_of
 from archrank.supernet.importance import WANTED, ImportanceError, Order, measure
 from archrank.supernet.net import ConfigurationError
@@ -50,16 +51,20 @@ def elastic_encoder(
     space: a space over layers, bound or not, or its name or path; r_max: components an adapter (default: the space's
     largest rank; larger ranks leave the space); alpha: the branch is scaled by alpha / r_max (default r_max: scale 1);
     data: batches with labels for the importances of heads and channels (None: `net.measure` later, before anything is
-    cut). Errors: EncoderError for a base that shows no heads and FFN, ImportanceError for data that give none.
+    cut). Errors: EncoderError for a base that shows no heads and FFN or cannot do with fewer, ImportanceError for data
+    that give none.
     """
     layers = find_layers(base_model)
     if any(getattr(module, "gradient_checkpointing", False) for module in base_model.modules()):
         raise ConfigurationError(
             "gradient checkpointing would recompute a cut layer whole: base.gradient_checkpointing_disable() first"
         )
-    order = None if data is None else measure(base_model, layers, data)
+    if r_max is not None and (isinstance(r_max, bool) or not isinstance(r_max, int) or r_max < 1):
+        raise ConfigurationError(f"r_max {r_max!r}: components an adapter are a whole number of at least 1")
     if isinstance(space, str):
         space = grammar.load(space)
+    check_cuttable(base_model, layers, space)
+    order = None if data is None else measure(base_model, layers, data)
     if not space.layers:
         top = r_max or max(space.layer_ranks)
         sizes = {name: modules.sizes for name, modules in layers.items()}
@@ -76,11 +81,7 @@ def elastic_encoder(
     for modules in layers.values():
         for role in ROLES:
             linear = base_model.get_submodule(modules.names[role])
-            if type(linear) is not nn.Linear:
-                raise EncoderError(
-                    f"{modules.names[role]} is a {type(linear).__name__}; only a plain Linear (not quantised, not "
-                    "wrapped) can be cut: load the base in fp32 or bf16, and merge its adapters"
-                )
+            assert isinstance(linear, nn.Linear)
             shape = (linear.out_features, linear.in_features)
             store[modules.names[role]] = family(*shape, min(top, *shape), scale=scale, generator=generator)
     return ElasticEncoder(base_model, store, space, layers, order, top)
@@ -145,6 +146,11 @@ class ElasticEncoder(nn.Module):
         """What a configuration does to each layer; ConfigurationError for what this net does not hold."""
         if isinstance(config, grammar.Derivation):
             config = self.space.layer_choices(config)
+        if not isinstance(config, Mapping) or not all(isinstance(c, LayerChoice) for c in config.values()):
+            raise TypeError(
+                f"a sub-network is {{layer: LayerChoice}} or a derivation of net.space, not {config!r}; "
+                "net.space.sample(rng) gives derivations"
+            )
         for name in config:
             if name not in self.layers:
                 near = grammar.nearest(name, list(self.layers))

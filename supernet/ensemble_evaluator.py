@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,10 @@ from archrank.supernet.shared_trunk import diversity, divided, members_loss
 from archrank.supernet.tasks import inputs_of
 from archrank.supernet.training import Batches, Tick, TrainPlan, descend, only
 
-__all__ = ["EnsembleEvaluator", "EnsembleScore", "coinciding_message", "root_of"]
+__all__ = ["PROJECTION", "EnsembleEvaluator", "EnsembleScore", "coinciding_message", "entry_of", "root_of"]
+
+PROJECTION = "embeddings_project"
+"""What ELECTRA calls the layer between embeddings and layers of another width."""
 
 _TRIES = 200
 
@@ -86,8 +89,8 @@ class EnsembleEvaluator:
             return (states, *output[1:]) if isinstance(output, tuple) else states
 
         kept = [name for name in names[: choice.split] if choice.members[0][name].kept]
-        embeddings = root_of(net.base).embeddings
-        last = net.base.get_submodule(kept[-1]) if kept else embeddings
+        entry = entry_of(net.base)
+        last = net.base.get_submodule(kept[-1]) if kept else entry[-1]
         handle = last.register_forward_hook(keep)
         try:
             with net.attached(choice.members[0]):
@@ -95,7 +98,9 @@ class EnsembleEvaluator:
         finally:
             handle.remove()
         below = dict.fromkeys(names[: choice.split], LayerChoice(False))
-        with _answering(embeddings, held[0]):
+        with ExitStack() as stack:
+            for module in entry:
+                stack.enter_context(_answering(module, held[0]))
             for member in choice.members[1:]:
                 with net.attached({**member, **below}):
                     found.append(net.base(**inputs).logits)
@@ -200,6 +205,13 @@ def root_of(model: nn.Module) -> Any:
     if not isinstance(getattr(root, "embeddings", None), nn.Module):
         raise ConfigurationError(f"{type(model).__name__} has no module `embeddings`, where a trunk begins")
     return root
+
+
+def entry_of(model: nn.Module) -> list[nn.Module]:
+    """The modules that make what enters the first layer: the embeddings, and ELECTRA's projection of them."""
+    root = root_of(model)
+    projection = getattr(root, PROJECTION, None)
+    return [root.embeddings] + ([projection] if isinstance(projection, nn.Module) else [])
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from archrank.grammar import Derivation, EncoderLayer, EnsembleChoice, LayerChoi
 from archrank.supernet.checkpoint import Checkpoint
 from archrank.supernet.cut_network import AdaptedLinear
 from archrank.supernet.elastic_encoder import ElasticEncoder, EncoderConfig
-from archrank.supernet.ensemble_evaluator import coinciding_message, root_of
+from archrank.supernet.ensemble_evaluator import PROJECTION, coinciding_message, entry_of, root_of
 from archrank.supernet.export import Home
 from archrank.supernet.net import ConfigurationError
 from archrank.supernet.shared_trunk import divided, members_loss
@@ -87,6 +87,8 @@ class Ensemble(nn.Module):
         self._held = _Held(root_of(members[0]).embeddings)
         for member in members[1:]:
             root_of(member).embeddings = _Recall(self._held)
+            if len(entry_of(member)) > 1:  # the trunk's states are projected already
+                setattr(root_of(member), PROJECTION, nn.Identity())
 
     @property
     def config(self) -> Any:
@@ -114,7 +116,7 @@ class Ensemble(nn.Module):
         def after(module: nn.Module, args: Any, output: Any) -> Any:
             return (keep(output[0]), *output[1:]) if isinstance(output, tuple) else keep(output)
 
-        trunk = layers[self.own - 1] if self.own else root_of(first).embeddings
+        trunk = layers[self.own - 1] if self.own else entry_of(first)[-1]
         handle = trunk.register_forward_hook(after)
         try:
             return [member(**inputs).logits for member in self.members]
@@ -123,16 +125,20 @@ class Ensemble(nn.Module):
             held.states = None
 
     def forward(self, **inputs: Tensor) -> Any:
-        """A transformers output with the mean of the members' logits, and with `labels` the sum of their losses."""
+        """A transformers output with the mean of the members' logits, and with `labels` the sum of their losses; a
+        tuple with `return_dict=False`.
+        """
         from transformers.modeling_outputs import SequenceClassifierOutput
 
         if len(self.members) == 1:
             return self.members[0](**inputs)
+        as_dict = inputs.pop("return_dict", True)
         logits = self.member_logits(**inputs)
         loss = None
         if "labels" in inputs:
             loss = members_loss([y.float() for y in logits], inputs["labels"])
-        return SequenceClassifierOutput(loss=loss, logits=stack(logits).mean(0))
+        told = SequenceClassifierOutput(loss=loss, logits=stack(logits).mean(0))
+        return told if as_dict is not False else told.to_tuple()
 
     def adapters(self) -> list[nn.Parameter]:
         """A and B of the linear layers that carry an adapter beside them; [] once merged."""

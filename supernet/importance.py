@@ -58,14 +58,23 @@ def measure(base: nn.Module, layers: Mapping[str, LayerModules], data: Sequence[
     base.eval()
     try:
         for batch in data:
+            if not isinstance(batch, Mapping):
+                raise ImportanceError(
+                    f"a batch for importances is {type(batch).__name__}, no dict of tensors: {WANTED}"
+                )
             if "labels" not in batch or not len(batch["labels"]):
                 raise ImportanceError(
                     f"a batch for importances has {', '.join(sorted(batch)) or 'nothing'}, without labels: {WANTED}"
                 )
             many = len(batch["labels"])
             with torch.enable_grad(), _factors(base, layers) as (factors, lengths):
-                loss = base(**{k: v.to(device) for k, v in batch.items()}).loss
-            if loss is None or not bool(torch.isfinite(loss)):
+                loss = getattr(base(**{k: v.to(device) for k, v in batch.items()}), "loss", None)
+            if loss is None:
+                raise ImportanceError(
+                    f"{type(base).__name__} answers labels with no loss, and importances are its gradients: load the "
+                    "base with the head of its task (AutoModelForSequenceClassification, …ForImageClassification)"
+                )
+            if not bool(torch.isfinite(loss)):
                 raise ImportanceError(f"the base's loss on a batch for importances is {loss}: {WANTED}")
             gradients = torch.autograd.grad(loss, [f for pair in factors.values() for f in pair])
             for i, name in enumerate(factors):

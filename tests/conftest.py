@@ -38,8 +38,8 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def tiny() -> Callable[[str], object]:
-    """Kind -> a tiny model with random weights that are the same each time, also roberta and distilbert; Llama has
-    grouped-query attention, GPT-2 Conv1D.
+    """Kind -> a tiny model with random weights that are the same each time, also roberta, distilbert and electra; Llama
+    has grouped-query attention, GPT-2 Conv1D.
     """
     import torch
     import transformers as t
@@ -63,6 +63,9 @@ def tiny() -> Callable[[str], object]:
                 return t.RobertaForSequenceClassification(
                     t.RobertaConfig(vocab_size=60, num_labels=3, pad_token_id=1, max_position_embeddings=64, **shared)
                 ).eval()
+            if kind == "electra":  # its embeddings are projected to the width of its layers
+                config = t.ElectraConfig(vocab_size=60, num_labels=3, embedding_size=16, **shared)
+                return t.ElectraForSequenceClassification(config).eval()
             if kind == "distilbert":
                 config = t.DistilBertConfig(
                     vocab_size=60, num_labels=3, dim=32, n_layers=2, n_heads=4, hidden_dim=64, initializer_range=0.15

@@ -83,6 +83,7 @@ def prepare(raw: RawData, base: Base, *, max_length: int = 128) -> TaskData:
         rows = raw.splits[split]
         if raw.task == "image-classification":
             if isinstance(rows, dict):
+                _check_size(raw.name, rows["image"].shape[1:], base)
                 return _Arrays(torch.from_numpy(rows["image"]), torch.from_numpy(rows["label"]))
             return _Pictures(f"{raw.name}: {split}", rows, raw.roles.image or "", _labels(raw, split, places), base)
         tokens = (
@@ -101,6 +102,18 @@ def prepare(raw: RawData, base: Base, *, max_length: int = 128) -> TaskData:
     for split in ("train", "validation"):
         data.batch(split, [0])
     return data
+
+
+def _check_size(name: str, shape: Sequence[int], base: Base) -> None:
+    """DataError where pictures in memory are not of the size that the base reads; files would be resized."""
+    side, channels = (getattr(base.settings, key, None) for key in ("image_size", "num_channels"))
+    size = (side, side) if isinstance(side, int) else tuple(side or ())
+    wanted = (channels or shape[0], *(size or shape[1:]))
+    if tuple(shape) != wanted:
+        raise DataError(
+            f"--data {name} pictures: are {'x'.join(map(str, shape))} (channels, height, width), and the base reads "
+            f"{'x'.join(map(str, wanted))}; give the pictures as files, which are resized, or a base of their size"
+        )
 
 
 def _label_places(raw: RawData, base: Base) -> dict[str, int]:

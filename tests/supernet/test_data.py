@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -319,6 +320,23 @@ def test_bad_json_lines(tmp_path: Path, rows: list[dict[str, object]], message: 
     base.processor.chat_template = "{% for m in messages %}{{ m.content }} {% endfor %}"
     with pytest.raises(DataError, match=message):
         prepare(read_dataset(str(tmp_path)), base)
+
+
+def test_pictures_in_memory_of_another_size_are_told(tmp_path: Path) -> None:
+    raw = read_dataset("digits")
+    for channels, side in ((3, 8), (1, 16)):
+        config = transformers.ViTConfig(
+            image_size=side, patch_size=4, num_channels=channels, hidden_size=16, num_hidden_layers=1,
+            num_attention_heads=2, intermediate_size=16,
+        )  # fmt: skip
+        folder = tmp_path / f"{channels}"
+        transformers.ViTForImageClassification(config).save_pretrained(folder)
+        base = load_base(str(folder), raw.task, label_names=raw.label_names)
+        wanted = (
+            f"digits pictures: are 1x8x8 (channels, height, width), and the base reads {channels}x{side}x{side}; give"
+        )
+        with pytest.raises(DataError, match=re.escape(wanted)):
+            prepare(raw, base)
 
 
 def test_bad_pictures(tmp_path: Path) -> None:

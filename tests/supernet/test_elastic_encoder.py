@@ -131,6 +131,54 @@ def test_a_population_is_evaluated_as_its_modules_are(tiny: Make) -> None:
         net.evaluate(configs, [inputs_of("bert")])
 
 
+REFUSED = {
+    "mpnet": lambda t, few: t.MPNetForSequenceClassification(t.MPNetConfig(**few, intermediate_size=40)),
+    "deberta": lambda t, few: t.DebertaV2ForSequenceClassification(
+        t.DebertaV2Config(
+            **few, intermediate_size=40, relative_attention=True, share_att_key=True, pos_att_type=["p2c", "c2p"]
+        )
+    ),
+    "albert": lambda t, few: t.AlbertForSequenceClassification(
+        t.AlbertConfig(**few, intermediate_size=40, embedding_size=16)
+    ),
+    "beit": lambda t, few: t.BeitForImageClassification(
+        t.BeitConfig(
+            hidden_size=20, num_hidden_layers=2, num_attention_heads=5, image_size=8, patch_size=4, num_channels=1,
+            intermediate_size=40, use_relative_position_bias=True,
+        )
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_encoders_that_cannot_be_cut_are_told_before_anything_is_trained(name: str) -> None:
+    few = {"vocab_size": 50, "hidden_size": 20, "num_hidden_layers": 2, "num_attention_heads": 5}
+    text = r"runs 2 times in one forward, so its layers share" if name == "albert" else "with the others silenced"
+    with pytest.raises(ValueError, match=rf"{text}.*; encoders that can be cut: BERT, RoBERTa"):
+        elastic(REFUSED[name](transformers, few), "elastic_encoder")
+
+
+@pytest.mark.parametrize("kind", ["Dinov2", "Beit"])
+@pytest.mark.parametrize("dropped", [False, True])
+def test_backbones_go_home_with_fewer_layers_and_narrower_ones(kind: str, dropped: bool, tmp_path: Path) -> None:
+    few = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "image_size": 8, "patch_size": 4}
+    own = {"mlp_ratio": 2} if kind == "Dinov2" else {"intermediate_size": 64}
+    cls = getattr(transformers, f"{kind}ForImageClassification")
+    base = cls(getattr(transformers, f"{kind}Config")(**few, **own, num_labels=2)).eval()
+    pixels = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    net = elastic(base, "elastic_encoder", data=[{"pixel_values": pixels, "labels": torch.tensor([0, 1, 0, 1])}])
+    first, *rest = net.layers
+    sub = net.extract(
+        {first: LayerChoice(not dropped, 4, 40), **{n: LayerChoice(True, 2 + i, 40) for i, n in enumerate(rest)}}
+    )
+    with torch.no_grad():
+        wanted = sub.module(pixel_values=pixels).logits
+        again = load_cut(sub.save_merged(tmp_path / "cut"))(pixel_values=pixels).logits
+        padded = cls.from_pretrained(sub.save_padded(tmp_path / "padded")).eval()(pixel_values=pixels).logits
+    torch.testing.assert_close(again, wanted)
+    torch.testing.assert_close(padded, wanted, atol=1e-5, rtol=0)
+
+
 def test_bad_input_is_told(tiny: Make) -> None:
     net = elastic(tiny("bert"), "elastic_encoder", r_max=4)
     first = next(iter(net.layers))
@@ -142,6 +190,21 @@ def test_bad_input_is_told(tiny: Make) -> None:
         net.select({first: LayerChoice(True, 5, 64)})
     with pytest.raises(ValueError, match=r"rank 9 of q is outside 0 … 4"):
         net.select({first: LayerChoice(True, 4, 64, (("q", 9),))})
+    for wrong in ({first: 4}, None):
+        with pytest.raises(
+            TypeError, match=r"a sub-network is \{layer: LayerChoice\} or a derivation of net\.space, not"
+        ):
+            net.select(wrong)  # type: ignore[arg-type]
+    for r_max in (0, 2.5):
+        with pytest.raises(ValueError, match=rf"r_max {r_max}: components an adapter are a whole number of at least 1"):
+            elastic(tiny("bert"), "elastic_encoder", r_max=r_max)  # type: ignore[arg-type]
+    batch = {**inputs_of("bert"), "labels": torch.tensor([0, 1, 2, 0])}
+    with pytest.raises(ValueError, match="a batch for importances is str, no dict of tensors: give data="):
+        elastic(tiny("bert"), "elastic_encoder", data=batch)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=r"BertModel answers labels with no loss.*load the base with the head of its task"
+    ):
+        elastic(tiny("bert").bert, "elastic_encoder", data=[batch])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no layer 'nothing'"):
         net.select({"nothing": LayerChoice(False)})
     with pytest.raises(ValueError, match="is no layer of a BERT- or ViT-like encoder"):
