@@ -31,6 +31,8 @@ CAPACITY_BYTES = 512 * 2**20
 Shapes = tuple[tuple[int, ...], ...]
 Tensors = dict[str, Tensor]
 _SLICED_ANYWHERE = ("pos_enc",)
+_KEEPS_ZERO = ("col2im", "permute", "im2col", "leaky_relu")
+_CAN_BE_ZERO = ("linear", "norm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +95,10 @@ class Bank:
         """A module of its own that starts from the shared weights; training it changes nothing here before `update`.
 
         parent: the architecture that this one was varied from. Ops that both have, from the input on and from the
-        output back, then start from the parent's slots, and a new op between them starts as the identity where it can
-        (a square linear layer, a 3×3 or 1×1 convolution that keeps its channels, an encoding): the child computes what
-        the parent did. seed: of what is new.
+        output back, then start from the parent's slots, and the child computes what the parent did where the change
+        allows it: a new op between them starts as the identity where it can (a square linear layer, a 3×3 or 1×1
+        convolution that keeps its channels, an encoding), a new branch beside an old one at zero, and where ops became
+        wider what they hand on in addition meets zeros (Chen et al., Net2Net, ICLR 2016). seed: of what is new.
         """
         if not isinstance(architecture, Architecture):
             raise TypeError(
@@ -105,13 +108,20 @@ class Bank:
         own = slots(network)
         inherited = _aligned(parent, architecture, own) if parent is not None else {}
         with torch.no_grad():
+            silent = _silent(architecture, parent) if parent is not None else set[int]()
             for index, slot in own.items():
+                if index in silent:
+                    for parameter in network.ops[index].parameters():
+                        parameter.zero_()
+                    continue
                 if parent is not None and index not in inherited and _made_identity(network, index):
                     continue
                 wanted = inherited.get(index)
                 source = wanted if wanted in self._held else self._source(slot)
                 if source is not None:
                     _copy(network.ops[index], self._held[source], slot.kind in _SLICED_ANYWHERE)
+                    if source == wanted:
+                        _ignore_more(network.ops[index], self._held[source])
         return network
 
     def update(self, architecture: Architecture, module: nn.Module) -> None:
@@ -243,10 +253,44 @@ def _copy(module: nn.Module, source: Tensors, anywhere: bool) -> None:
             new[mine] = kept[theirs].to(tensor)
 
 
+def _ignore_more(module: nn.Module, source: Tensors) -> None:
+    """What comes in beyond the inputs that the source had changes nothing of what the source's outputs were."""
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        old = source.get(name)
+        if old is not None and tensor.dim() > 1 and tensor.dim() == old.dim():
+            tensor.data[: old.shape[0], old.shape[1] :] = 0
+
+
 def _aligned(parent: Architecture, child: Architecture, own: Mapping[int, Slot]) -> dict[int, Slot]:
-    """{op of the child: the parent's slot} for the ops that both begin and end with."""
-    theirs = slots(build_skeleton(parent))
-    return {c: theirs[p] for p, c in pairs(parent, child) if c in own and p in theirs}
+    """{op of the child: the parent's slot} for the ops that both begin and end with, and for those between where both
+    have the same ones there, of other widths.
+    """
+    theirs, same = slots(build_skeleton(parent)), pairs(parent, child)
+    between = [
+        [i for i in range(len(a.ops)) if i not in kept]
+        for a, kept in zip((parent, child), map(set, zip(*same, strict=True)) if same else (set(), set()), strict=True)
+    ]
+    names = [[a.ops[i].op for i in part] for a, part in zip((parent, child), between, strict=True)]
+    if names[0] == names[1]:
+        same = [*same, *zip(*between, strict=True)]
+    return {c: theirs[p] for p, c in same if c in own and p in theirs and own[c].kind == theirs[p].kind}
+
+
+def _silent(child: Architecture, parent: Architecture) -> set[int]:
+    """Ops that a new branch ends with, where its sum with something old is new: zeros there leave what is old."""
+    new, found = set(range(len(child.ops))) - {c for _, c in pairs(parent, child)}, set[int]()
+    for index in new:
+        inputs = child.ops[index].inputs
+        fresh = [i for i in inputs if i in new]
+        if child.ops[index].op != "add" or not 0 < len(fresh) < len(inputs):
+            continue
+        for place in fresh:
+            at = place
+            while at in new and child.ops[at].op in _KEEPS_ZERO:
+                at = child.ops[at].inputs[0]
+            if at in new and child.ops[at].op in _CAN_BE_ZERO:
+                found.add(at)
+    return found
 
 
 def build_skeleton(architecture: Architecture) -> Network:

@@ -103,6 +103,37 @@ def test_a_child_computes_what_its_parent_did_where_the_new_op_can_be_the_identi
     torch.testing.assert_close(made(x), trained(x))
 
 
+@pytest.mark.parametrize("middle", [16, 24, 32])
+def test_a_wider_layer_leaves_the_function_as_it_was(middle: int) -> None:
+    """The rows of the last layer that the parent had read zeros from what is new."""
+    space = grammar.loads(WIDTHS)
+    parent, child = (of(space, f"mlp(l(24),l({n}),l(16))") for n in (8, middle))
+    bank = supernet.Bank(space)
+    trained = bank.build(parent, seed=1)
+    bank.update(parent, trained)
+    x = torch.randn(4, *parent.input)
+    made = bank.build(child, seed=2, parent=parent)
+    torch.testing.assert_close(made(x), trained(x))
+    assert float(made.ops[1].weight[8:].detach().abs().min()) > 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    "branch", ["route(im2col(3,1,1),linear(16),col2im)", "seq(norm,route(im2col(1,1,0),linear(16),col2im))", "norm"]
+)
+def test_a_new_branch_beside_the_old_one_starts_at_zero(branch: str) -> None:
+    space = spaces.load("einspace").with_input((16, 8, 8))
+    parent = of(space, "seq(norm,leaky_relu)")
+    child = of(space, f"seq(seq(norm,branch2(clone,id,{branch},add)),leaky_relu)")
+    bank = supernet.Bank(space)
+    trained = bank.build(parent).eval()
+    bank.update(parent, trained)
+    x = torch.randn(2, 16, 8, 8)
+    made = bank.build(child, seed=3, parent=parent).eval()
+    torch.testing.assert_close(made(x), trained(x))
+    made.train()(x).square().sum().backward()
+    assert any(p.grad is not None and bool(p.grad.any()) for p in list(made.parameters())[2:])
+
+
 def test_a_new_convolution_that_keeps_its_channels_is_the_identity() -> None:
     space = spaces.load("einspace").with_input((16, 8, 8))
     parent = of(space, "seq(norm,leaky_relu)")
