@@ -78,6 +78,8 @@ def _parts(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor
     """U, S, V of the core and the two orthonormal bases, in fp64: in fp32 small singular values drown."""
     if A.dim() != 2 or B.dim() != 2 or len(A) != B.shape[1]:
         raise ValueError(f"A {tuple(A.shape)} and B {tuple(B.shape)} have no product B A: A is (R, in) and B (out, R)")
+    if not (A.is_floating_point() and B.is_floating_point()):
+        raise ValueError(f"A is {A.dtype} and B {B.dtype}: the canonical form is one of floating-point factors")
     a, b = A.detach().double(), B.detach().double()
     if not (finite(a) and finite(b)):
         raise ValueError("the factors hold NaN or infinite values")

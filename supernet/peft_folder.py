@@ -102,6 +102,12 @@ def _config(path: Path) -> dict[str, object]:
     if not path.exists():
         raise AdapterFolderError(f"{path}: no such folder; give a PEFT adapter's ({CONFIG} and {WEIGHTS})")
     if not (path / CONFIG).is_file():
+        inside = sorted(p.parent.name for p in path.glob(f"*/{CONFIG}"))
+        if inside:
+            raise AdapterFolderError(
+                f"{path}: holds the adapters {', '.join(inside)}, each in a folder of its own; give one: "
+                f"{path / inside[0]}"
+            )
         seen = path.name if path.is_file() else ", ".join(sorted(p.name for p in path.iterdir())[:4]) or "nothing"
         raise AdapterFolderError(
             f"{path}: has no {CONFIG} (there is {seen}); shrink reads PEFT's folders: load an adapter of another tool "

@@ -87,6 +87,11 @@ def test_a_rank_gives_the_best_approximation(tiny: Make, tmp_path: Path) -> None
         assert float((found[name] - w).norm() - s[done.ranks[name] :].norm()) < 1e-6 * float(s[0])
 
 
+def test_factors_of_whole_numbers_are_told() -> None:
+    with pytest.raises(ValueError, match=r"A is torch\.int64 and B torch\.int64: the canonical form is one of floating"):
+        ar.supernet.canonical(torch.ones(2, 3, dtype=torch.int64), torch.ones(4, 2, dtype=torch.int64))
+
+
 def test_a_budget_is_shared_over_all_modules(tiny: Make, tmp_path: Path) -> None:
     wanted = adapter(tiny("llama"), tmp_path / "a", rank=8)
     budget = sum(2 * sum(w.shape) for w in wanted.values())
@@ -200,7 +205,14 @@ def test_folders_of_other_tools_are_told(tiny: Make, tmp_path: Path) -> None:
     folder = tmp_path / "a"
     with pytest.raises(ValueError, match="no such folder; give a PEFT adapter's"):
         ar.shrink(folder, max_rank=2, out=tmp_path / "b")
-    folder.mkdir()
+    (folder / "default").mkdir(parents=True)
+    (folder / "default" / "adapter_config.json").touch()
+    with pytest.raises(
+        ValueError, match=r"holds the adapters default, each in a folder of its own; give one: .*default"
+    ):
+        ar.shrink(folder, max_rank=2, out=tmp_path / "b")
+    (folder / "default" / "adapter_config.json").unlink()
+    (folder / "default").rmdir()
     (folder / "lora.safetensors").touch()
     with pytest.raises(ValueError, match=r"has no adapter_config\.json \(there is lora\.safetensors\).*kohya"):
         ar.shrink(folder, max_rank=2, out=tmp_path / "b")
