@@ -209,9 +209,10 @@ class Run:
             nearest = (
                 f"the nearest, trial {near.trial.id}, by {near.low:+.1%} … {near.high:+.1%}" if near else "none does"
             )
+            meeting = f" that meets {' and '.join(map(str, asked))}" if asked else ""
             raise NothingFeasible(
-                f"--pick {which}: of {len(trained)} finalists none that meets {' and '.join(map(str, asked))} is shown "
-                f"to stay so near to r_max ({nearest}); loosen either, or pick knee"
+                f"--pick {which}: of {len(trained)} finalists none{meeting} is shown to stay so near to r_max "
+                f"({nearest}); loosen it, or pick knee"
             )
         return best.trial if best else None
 
