@@ -69,7 +69,7 @@ def test_minilm_adapts_to_sst2_and_its_adapter_loads_in_stock_peft(
         parameters=parameters,
         tick=lambda done, loss: losses.append(loss),
     )
-    assert len(losses) == 2
+    assert len(losses) >= 2  # more on a slow machine: progress is told by the clock too
 
     ranks = {name: (1, 2, 4, 8)[i % 4] for i, name in enumerate(net.names) if i % 5}
     SubNetwork(
